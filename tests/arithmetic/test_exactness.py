@@ -96,13 +96,13 @@ def rounded_once(s: float, x: float, p: int) -> Fraction:
     return Fraction(round_to_format(Fraction(s) + Fraction(x), ps.FloatFormat(8, p - 1)))
 
 
-@pytest.mark.parametrize("p", range(2, 23))
+@pytest.mark.parametrize("p", range(2, 24))
 def test_theorem_1b_counterexamples_in_float32(p: int) -> None:
     """p + q = 24; 2 p > 24; q > p: each just outside a bound, with numbers that float32 itself adds."""
-    examples = [(1 + 2.0 ** (1 - p), (2 ** (24 - p) - 1) * 2.0**-24)]
-    if 2 * p > 24:
-        examples.append((2.0**-p + 2.0**-24, 1.0))
-    examples.append((-(2.0**-26), 1 + 2.0 ** (1 - p) + 2.0**-p))  # x of p + 1 bits
+    examples = [(2.0**-p + 2.0 ** (-24 if p < 23 else -25), 1.0)] if 2 * p > 24 else []
+    if p < 23:
+        examples.append((1 + 2.0 ** (1 - p), (2 ** (24 - p) - 1) * 2.0**-24))
+    examples.append((-(2.0**-26), 1 + 2.0 ** (1 - p) + 2.0**-p))  # x has p + 1 bits
     for s, x in examples:
         assert F32(s) == s
         assert F32(x) == x
