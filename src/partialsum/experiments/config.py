@@ -44,6 +44,8 @@ class ModelConfig:
     """Layers or blocks; 0 means the network's usual depth."""
     frozen: tuple[str, ...] = ()
     """Patterns of parameters that are not trained, such as ``readout.*``."""
+    readout_std: float = 0.0
+    """Standard deviation of the read-out's weights at the start; 0 leaves them as torch draws them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ _POSITIVE = {
     "training": ("steps", "batch", "evaluate_every", "log_every", "patience"),
 }
 _NOT_NEGATIVE = {
-    "model": ("depth",),
+    "model": ("depth", "readout_std"),
     "data": ("train", "test"),
     "accumulator": ("chunk",),
     "optimizer": ("lr", "momentum", "weight_decay"),

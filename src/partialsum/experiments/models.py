@@ -171,6 +171,11 @@ def build_model(config: ModelConfig, data: Dataset) -> nn.Module:
         model = Perceptron(example[0].numel(), data.classes, config.width, config.depth)
     else:
         model = _IMAGE_MODELS[config.name](example.shape[1], data.classes, config.width, config.depth)
+    if config.readout_std:
+        readout = getattr(model, "readout", None)
+        if not isinstance(readout, nn.Linear):
+            raise InputError(f"model.readout_std needs a linear layer called readout, which {config.name!r} lacks")
+        nn.init.normal_(readout.weight, std=config.readout_std)
     for pattern in config.frozen:
         matched = [p for name, p in model.named_parameters() if fnmatch.fnmatchcase(name, pattern)]
         if not matched:
