@@ -107,7 +107,8 @@ def fixed16_2015(
 ) -> Recipe:
     """Gupta et al., ICML 2015 (arXiv 1502.02551) §3: 16-bit fixed point ⟨IL, FL⟩, stochastic or nearest rounding.
 
-    Products are summed wide (here: in float32) and rounded once, at the end; so are updated weights.
+    Products are summed wide (here: in float32) and rounded once, at the end; so are updated weights. The optimizer's
+    own state stays in float32: the squares that Adam keeps are far below what 16-bit fixed point resolves.
     """
     mode = parse_choice(Rounding, rounding, "rounding")
     formats = {"activation": f"{activation},{mode}", "weight": f"{weight},{mode}", "gradient": f"{gradient},{mode}"}
@@ -121,7 +122,7 @@ def fixed16_2015(
         f"16-bit fixed point, {mode} rounding",
         "arXiv 1502.02551 §3",
         Policy(inputs=formats, outputs=outputs, name="fixed16-2015"),
-        WeightUpdate(parse_format(weight), mode, parse_format(weight)),
+        WeightUpdate(parse_format(weight), mode),
     )
 
 
