@@ -99,6 +99,7 @@ def test_nothing_to_add(shape: tuple[int, int, int]) -> None:
         ),
         ((2, 3), (3, 2), {"c": np.zeros((2, 2))}, "c must have dtype float32 .*got float64"),
         ((2, 3), (3, 2), {"backend": "gpu"}, "backend must be one of cpu, reference"),
+        ((2, 3), (3, 2), {"inputs": ("e5m2",)}, "inputs must be one format or a pair of formats, got 1 of them"),
         ((2, 3), (3, 2), {"accumulator": "e9m3"}, "exp_bits must be 1 to 8, got 9"),
     ],
 )
@@ -113,6 +114,12 @@ def test_other_kinds_of_operand_are_refused() -> None:
         gemm([[1.0]], x)
     with pytest.raises(ps.InputError, match=r"b must have dtype float32 .*got int64"):
         gemm(x, np.ones((2, 2), dtype=np.int64))
+    with pytest.raises(ps.InputError, match="b must be a numpy array like the first operand, got a torch tensor"):
+        gemm(x, torch.ones(2, 2))
+    with pytest.raises(ps.InputError, match="c must be a torch tensor like the first operand, got a numpy array"):
+        gemm(torch.ones(2, 2), torch.ones(2, 2), c=x)
+    with pytest.raises(ps.InputError, match="w must be a numpy array like the first operand, got a torch tensor"):
+        ps.conv1d(np.ones((1, 1, 3), dtype=np.float32), torch.ones(1, 1, 2))
 
 
 def test_levels_are_checked_and_restored() -> None:

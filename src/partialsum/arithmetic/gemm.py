@@ -66,6 +66,7 @@ def gemm(
     for name, x in (("a", a), ("b", b), ("c", c)):
         if x is not None:
             check_operand(x, name)
+            check_same_kind(a, x, name)
     torch: Any = sys.modules.get("torch")
     if torch is not None and isinstance(a, torch.Tensor):
         from partialsum.arithmetic.torch_ops import gemm_tensors
@@ -83,6 +84,16 @@ def check_operand(x: Any, name: str) -> None:
         raise InputError(f"{name} must be a numpy array or a torch tensor, got {type(x).__name__}")
     if str(x.dtype).removeprefix("torch.") != "float32":
         raise InputError(f"{name} must have dtype float32 (convert it first), got {x.dtype}")
+
+
+def check_same_kind(first: Any, x: Any, name: str) -> None:
+    """Raise :class:`InputError` where one operand is a numpy array and the other a torch tensor."""
+    if isinstance(first, np.ndarray) != isinstance(x, np.ndarray):
+        raise InputError(f"{name} must be a {_kind(first)} like the first operand, got a {_kind(x)}")
+
+
+def _kind(x: Any) -> str:
+    return "numpy array" if isinstance(x, np.ndarray) else "torch tensor"
 
 
 def gemm_arrays(
@@ -150,7 +161,10 @@ def _gemm_in_slices(
 
 def parse_inputs(inputs: Inputs) -> Formats:
     """Return the formats of the two operands that ``inputs`` names."""
-    first, second = inputs if isinstance(inputs, tuple) else (inputs, inputs)
+    pair = inputs if isinstance(inputs, tuple) else (inputs, inputs)
+    if len(pair) != 2:
+        raise InputError(f"inputs must be one format or a pair of formats, got {len(pair)} of them")
+    first, second = pair
     return None if first is None else parse_format(first), None if second is None else parse_format(second)
 
 
