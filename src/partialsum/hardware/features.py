@@ -13,7 +13,15 @@ from partialsum.hardware.units import Adder, FloatUnit, GroupUnit, IntegerUnit, 
 Features = dict[str, float]
 
 MULTIPLICATION = frozenset(
-    {"multiplier", "multiplier_depth", "operand_bits", "significand_shift", "normaliser", "product_bits"}
+    {
+        "multiplier",
+        "multiplier_squares",
+        "multiplier_depth",
+        "operand_bits",
+        "significand_shift",
+        "normaliser",
+        "product_bits",
+    }
 )
 """Features of the multiplication, decoding of the operands included."""
 
@@ -90,11 +98,14 @@ def _group_features(unit: GroupUnit) -> Features:
 
 
 def _integer_features(unit: IntegerUnit) -> Features:
+    """Unsigned operands take a sign bit; operands of unlike widths cost more than their product of widths says."""
     bits = unit.accumulator.bits
+    a, b = (f.bits + (not f.signed) for f in (unit.a, unit.b))
     return {
         "constant": 1.0,
-        "multiplier": float(unit.a.bits * unit.b.bits),
-        "multiplier_depth": float(unit.a.bits * unit.b.bits * (unit.a.bits + unit.b.bits)),
+        "multiplier": float(a * b),
+        "multiplier_squares": (a * a + b * b) / 2.0,
+        "multiplier_depth": float(a * b * (a + b)),
         "product_bits": float(unit.product_bits),
         "sum_bits": float(bits),
         "sum_depth": bits * math.log2(unit.product_bits),
