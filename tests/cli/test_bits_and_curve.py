@@ -8,40 +8,13 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 import partialsum as ps
-from partialsum.cli import main
+from commands import Run
 from partialsum.cli.numbers import parse_doublings, parse_length, parse_range
-
-
-class Ran(NamedTuple):
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in this process, as the installed script would."""
-
-    def run_here(*arguments: str | Path) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["partialsum", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code
-        return Ran(code if isinstance(code, int) else 0, *capsys.readouterr())
-
-    return run_here
 
 
 def test_bits_of_a_weight_gradient(run: Run) -> None:
