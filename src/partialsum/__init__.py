@@ -12,6 +12,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "MacCost": "hardware.cost",
+    "mac_cost": "hardware.cost",
+    "Technology": "hardware.technology",
+    "NetworkCost": "report.network_cost",
+    "network_cost": "report.network_cost",
     "ACCUMULATORS": "accumulators",
     "Accumulator": "accumulators",
     "AlignedAccumulator": "accumulators",

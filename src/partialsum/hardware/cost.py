@@ -8,11 +8,17 @@ that of the combinational core, mapped for area with unsized gates: use it as a 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from partialsum.accumulators import AnyAccumulator
+from partialsum.accumulators import (
+    Accumulator,
+    AlignedAccumulator,
+    AnyAccumulator,
+    IntegerAccumulator,
+    parse_accumulator,
+)
 from partialsum.choices import parse_choice
 from partialsum.formats import FloatFormat
 from partialsum.hardware.designs import ChunkAdder, Design
@@ -34,13 +40,14 @@ class Part:
     """A piece of a unit: its area, and the capacitance it switches per multiply-accumulate (inverter inputs).
 
     The model is a sum, so that it can be taken apart; mapped netlists cannot. The switching of the sum's register is
-    part of the addition's; counter and control switch too little to be counted.
+    part of the addition's; counter and control switch too little to be counted. ``core`` parts are combinational.
     """
 
     name: str
     area_ge: float
     functional: float
     glitches: float
+    core: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +189,7 @@ def mac_cost(
     fits = {**model[unit_kind(unit)], "frame": model["frame"]["area_ge"]}
     macs = unit.accumulator.group if isinstance(unit, GroupUnit) else 1
     features = core_features(unit, shared=shared)
-    multiplication, addition = _split(features)
-    parts = [
-        _part("multiplication", fits, multiplication, 1.0 / macs),
-        _part("addition and rounding", fits, addition, 1.0 / macs),
-    ]
+    parts = [_part(name, fits, share, 1.0 / macs, core=True) for name, share in _split(unit, features)]
     if chunk is not None:
         parts.append(_total(unit, model["adder"], 1.0 / (chunk * macs), shared=shared))
     parts.append(Part("registers and control", fits["frame"](unit_frame(design)), 0.0, 0.0))
@@ -202,16 +205,50 @@ def mac_cost(
     )
 
 
-def _split(features: Features) -> tuple[Features, Features]:
-    """Return the features of the multiplication (decoding of the operands included) and those of the rest."""
+def width_sweep(
+    inputs: Inputs,
+    accumulator: str | AnyAccumulator | FloatFormat,
+    widths: Sequence[int],
+    technology: str | os.PathLike[str] | Technology | None = None,
+    *,
+    chunk_adder: str | ChunkAdder = ChunkAdder.PRIVATE,
+) -> list[MacCost]:
+    """Return the costs of units that differ in the accumulator's width, in the order of ``widths``.
+
+    A width is the mantissa bits of a float accumulator, the fraction bits of an aligned one, the bits of an integer.
+    Raises :class:`InputError` for widths that no unit is built for.
+    """
+    tech = parse_technology(technology)
+    acc = parse_accumulator(accumulator)
+    found = []
+    for width in widths:
+        match acc:
+            case Accumulator():
+                wider: AnyAccumulator = replace(acc, format=replace(acc.format, man_bits=width))
+            case AlignedAccumulator():
+                wider = replace(acc, fraction_bits=width)
+            case IntegerAccumulator():
+                wider = replace(acc, bits=width)
+        found.append(mac_cost(inputs, wider, tech, chunk_adder=chunk_adder))
+    return found
+
+
+def _split(unit: Unit, features: Features) -> list[tuple[str, Features]]:
+    """Return a core's features by part: the multiplication with the decoding of its operands, and the rest.
+
+    A matrix unit stays whole: its fit tells the alignment of the products from their decoding too badly.
+    """
+    if isinstance(unit, GroupUnit):
+        return [("products, alignment and sum", features)]
     multiplication = {name: value for name, value in features.items() if name in MULTIPLICATION}
-    return multiplication, {name: value for name, value in features.items() if name not in MULTIPLICATION}
+    addition = {name: value for name, value in features.items() if name not in MULTIPLICATION}
+    return [("multiplication", multiplication), ("addition and rounding", addition)]
 
 
-def _part(name: str, fits: Mapping[str, Fit], features: Features, share: float) -> Part:
+def _part(name: str, fits: Mapping[str, Fit], features: Features, share: float, *, core: bool = False) -> Part:
     """Return a part from its fits; ``share`` is how often it works for each multiply-accumulate."""
-    energies = (fits[quantity](features) * share for quantity in ("energy_functional", "energy_glitches"))
-    return Part(name, fits["area_ge"](features), *energies)
+    functional, glitches = (fits[q](features) * share for q in ("energy_functional", "energy_glitches"))
+    return Part(name, fits["area_ge"](features), functional, glitches, core)
 
 
 def _total(unit: Unit, fits: Mapping[str, Fit], joins: float, *, shared: bool) -> Part:
