@@ -24,6 +24,10 @@ KINDS = ("mac", "adder", "integer", "group")
 QUANTITIES = ("area_ge", "delay_fo4", "energy_functional", "energy_glitches")
 
 
+_ROUNDED = 1.0001
+"""The largest features are kept in five digits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """Coefficients of one quantity of one kind of unit, and the relative errors of the fit and of held-out units.
@@ -60,7 +64,7 @@ class Fit:
 
     def extrapolates(self, features: Features) -> bool:
         """Return whether a feature that counts is larger than in any unit that was synthesised."""
-        return any(features.get(name, 0.0) > self.largest[name] for name in self.coefficients)
+        return any(features.get(name, 0.0) > _ROUNDED * self.largest[name] for name in self.coefficients)
 
 
 Model = dict[str, dict[str, Fit]]

@@ -45,7 +45,7 @@ def band(low: float, high: float) -> str:
 
 def digits(value: float) -> str:
     """Return a number in three digits, never in powers of ten from 0.001 on."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 def savings(option: UnitOption, baseline: UnitOption) -> tuple[str, str]:

@@ -38,6 +38,8 @@ class CostSection:
     pareto: str = ""
     training: tuple[CostLine, ...] = ()
     training_unit: str = ""
+    ways: tuple[str, ...] = ()
+    passes: tuple[tuple[str, tuple[str, ...]], ...] = ()
     inference: tuple[CostLine, ...] = ()
     inference_unit: str = ""
     break_even: tuple[str, ...] = ()
@@ -63,6 +65,8 @@ def cost_section(report: Report) -> CostSection:
         pareto=Markup(inline_svg(draw_cost_pareto(cost), prefix="pareto", label=pareto_label)),
         training=training,
         training_unit=training_unit,
+        ways=tuple(option.name for option in cost.options),
+        passes=_passes(cost),
         inference=inference,
         inference_unit=inference_unit,
         break_even=tuple(break_even_lines(cost)),
@@ -91,6 +95,16 @@ def _lines(options: tuple[UnitOption, ...]) -> tuple[tuple[CostLine, ...], str]:
             )
         )
     return tuple(lines), unit
+
+
+def _passes(cost: NetworkCost) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return the energy of each pass of a training step, by way to add, in the unit of the training step."""
+    scale, _ = energy_scale(max(option.training.high for option in cost.options))
+    energies = {pass_: [o.by_pass[pass_] for o in cost.options] for pass_ in cost.options[0].by_pass}
+    return tuple(
+        (str(pass_), tuple(band(energy.low / scale, energy.high / scale) for energy in row))
+        for pass_, row in energies.items()
+    )
 
 
 def _summary(cost: NetworkCost) -> str:
