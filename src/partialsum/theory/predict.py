@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from partialsum.accumulators import Accumulator, AnyAccumulator, parse_accumulator
+from partialsum.accumulators import AnyAccumulator, parse_accumulator
 from partialsum.errors import InputError
 from partialsum.formats import Format
 from partialsum.theory.evolution import Moments
@@ -25,9 +25,10 @@ class Prediction:
 
     ``vrr``: variance of the computed sum over that of the exact one. ``gain``: the share of the true signal in it,
     Cov(computed, exact) / Var(exact). ``snr_db``: 10·log10 of Var(exact) over the mean squared error, bias included.
-    ``bias``: mean error in standard deviations of the exact sum. ``noise_db`` is what the error would be had the gain
-    been repaired. ``overflow_probability`` counts sums that left the range; all else is about those that did not.
-    ``mean`` and ``std`` are those of the exact sum, in the products' units.
+    ``bias``: mean error in standard deviations of the exact sum. ``overflow_probability`` counts sums that left the
+    range; all else is about those that did not. Integer registers show their wrong sums like any others: there these
+    count, and the probability is that of a wrong sum. ``mean`` and ``std`` are those of the exact sum, in the
+    products' units.
     """
 
     k: int | NDArray[np.int64]
@@ -69,15 +70,20 @@ def predict(
     Raises:
         InputError: where an argument is impossible, in one sentence.
     """
-    acc = parse_accumulator(accumulator)
-    lengths = np.asarray(k)
-    if lengths.dtype.kind not in "iu" or lengths.size == 0 or lengths.min() < 1 or lengths.max() > MAX_LENGTH:
-        raise InputError(f"k must be whole numbers from 1 to 10**15, got {k!r}")
+    acc, lengths = parse_accumulator(accumulator), check_lengths(k)
     if not (math.isfinite(kappa) and kappa > 0):
         raise InputError(f"kappa must be positive, got {kappa}")
     law = resolve_product(product, density, mean)
-    moments = _moments(acc, law, lengths.astype(np.float64).ravel())
+    moments = sum_moments(acc, law, lengths.astype(np.float64).ravel())
     return _prediction(lengths, acc, law, moments, kappa)
+
+
+def check_lengths(k: ArrayLike) -> NDArray[np.int64]:
+    """Return accumulation lengths as an array of integers; raises :class:`InputError` for anything else."""
+    lengths = np.asarray(k)
+    if lengths.dtype.kind not in "iu" or lengths.size == 0 or lengths.min() < 1 or lengths.max() > MAX_LENGTH:
+        raise InputError(f"k must be whole numbers from 1 to 10**15, got {k!r}")
+    return lengths
 
 
 def resolve_product(product: Product, density: float = 1.0, mean: float = 0.0) -> ProductLaw:
@@ -93,12 +99,6 @@ def resolve_product(product: Product, density: float = 1.0, mean: float = 0.0) -
             raise InputError(f"product must be a name, a format, a law or a pair of operands, got {product!r}")
         return product_law(*product).with_density(density)
     return parse_product(str(product), mean).with_density(density)
-
-
-def _moments(acc: AnyAccumulator, law: ProductLaw, k: NDArray[np.float64]) -> Moments:
-    if isinstance(acc, Accumulator):
-        return sum_moments(acc, law, k)
-    raise InputError(f"only an Accumulator can be predicted, got {acc}")
 
 
 def _prediction(
