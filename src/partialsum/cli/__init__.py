@@ -6,8 +6,21 @@ import sys
 
 import typer
 
-from partialsum.cli import analyze, bench, bits, curve, formats, predict, results, rtl, sweep, synth, train, verify
-from partialsum.cli import analyze, bench, bits, cost, curve, formats, predict, rtl, sweep, synth, train, verify
+from partialsum.cli import (
+    analyze,
+    bench,
+    bits,
+    cost,
+    curve,
+    formats,
+    predict,
+    results,
+    rtl,
+    sweep,
+    synth,
+    train,
+    verify,
+)
 from partialsum.errors import InputError
 
 app = typer.Typer(
