@@ -90,21 +90,28 @@ class _Fit:
         """Return the longest interval that keeps the target, None where none does.
 
         Matrix units promote into a far wider total, so shorter is better. Chunks join a total of the same format: the
-        fewest errors lie near √k, and the longer side of it is searched first.
+        fewest errors lie near √k products that are not zero.
         """
         intervals = self._intervals(k)
         if not intervals:
             return None
-        best = 0
-        if self._unit.means == "chunk":
-            best = int(np.argmin([abs(math.log2(interval) - 0.5 * math.log2(k)) for interval in intervals]))
-        if not self._keeps(k, intervals[best]):
-            return next((interval for interval in reversed(intervals[:best]) if self._keeps(k, interval)), None)
-        low, high = best, len(intervals)  # low keeps the target, high does not
+        start = self._first_tried(k, intervals)
+        if start is None:
+            return None
+        low, high = start, len(intervals)  # low keeps the target, high does not
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self._keeps(k, intervals[middle]) else (low, middle)
         return intervals[low]
+
+    def _first_tried(self, k: int, intervals: Sequence[int]) -> int | None:
+        """Return the place of an interval that keeps the target: the shortest, or one about the best chunk."""
+        if self._unit.means == "promotion":
+            return 0 if self._keeps(k, intervals[0]) else None
+        distance = [abs(math.log2(interval) - 0.5 * math.log2(k / self._law.density)) for interval in intervals]
+        best = int(np.argmin(distance))
+        near = [place for place in (best, best + 1, best - 1, best + 2, best - 2) if 0 <= place < len(intervals)]
+        return next((place for place in near if self._keeps(k, intervals[place])), None)
 
     def _keeps(self, k: int, interval: int) -> bool:
         return self._snr_db(k, interval) >= self._criterion.target_snr_db
