@@ -53,6 +53,10 @@ _HOMES = {
     "IntFormat": "formats",
     "parse_format": "formats",
     "product_man_bits": "formats",
+    "Measurement": "measurement.result",
+    "Measurements": "measurement.result",
+    "measure": "measurement.run",
+    "Sweep": "measurement.sweep",
     "analyze": "report.analysis",
     "Report": "report.result",
     "Simulation": "theory.montecarlo",
@@ -149,6 +153,16 @@ if TYPE_CHECKING:
         IntFormat as IntFormat,
         parse_format as parse_format,
         product_man_bits as product_man_bits,
+    )
+    from partialsum.measurement.result import (
+        Measurement as Measurement,
+        Measurements as Measurements,
+    )
+    from partialsum.measurement.run import (
+        measure as measure,
+    )
+    from partialsum.measurement.sweep import (
+        Sweep as Sweep,
     )
     from partialsum.report.analysis import (
         analyze as analyze,
