@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,15 +11,13 @@ import numpy.typing as npt
 
 from partialsum.accumulators import Accumulator, AlignedAccumulator, AnyAccumulator, Rounding
 from partialsum.formats import Format, parse_format, product_man_bits
+from partialsum.report.kept import told_db
 from partialsum.theory.arguments import MAX_LENGTH
 from partialsum.theory.predict import Prediction, predict
 from partialsum.theory.variance import vrr
 
 COLUMNS = ("vrr", "snr_db", "gain", "bias", "overflow_probability")
 """What a prediction says of each length."""
-
-_NO_ERROR_DB = 160.0
-"""Float64 tells no smaller error from none."""
 
 _PROMOTIONS = (128, 512, 2048)
 
@@ -74,9 +71,7 @@ def prediction_rows(k: Sequence[int], accumulator: AnyAccumulator, summands: Sum
         row: dict[str, Any] = {"k": length}
         for name in COLUMNS:
             value = float(np.asarray(getattr(prediction, name))[position])
-            row[name] = value if math.isfinite(value) else None
-        if row["snr_db"] is not None and row["snr_db"] > _NO_ERROR_DB:
-            row["snr_db"] = None
+            row[name] = told_db(value) if name == "snr_db" else value
         rows.append(row | {"formula_vrr": formula[position]})
     return rows
 
