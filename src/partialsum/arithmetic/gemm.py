@@ -8,10 +8,17 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from partialsum.accumulators import Accumulator, AnyAccumulator, IntegerAccumulator, parse_accumulator
+from partialsum.accumulators import (
+    Accumulator,
+    AlignedAccumulator,
+    AnyAccumulator,
+    IntegerAccumulator,
+    parse_accumulator,
+)
 from partialsum.arithmetic import native, units
 from partialsum.arithmetic.quantize import quantize
 from partialsum.arithmetic.reference import gemm_reference
+from partialsum.arithmetic.scaled import gemm_scaled
 from partialsum.choices import Choice, parse_choice
 from partialsum.errors import InputError
 from partialsum.formats import FloatFormat, Format, parse_format
@@ -89,9 +96,11 @@ def gemm_arrays(
 ) -> Floats:
     """Return :func:`gemm` of numpy arrays."""
     shape = result_shape(a.shape, b.shape, None if c is None else c.shape)
+    formats = parse_inputs(inputs)
+    if isinstance(acc, AlignedAccumulator) and acc.dot > 1:
+        return gemm_scaled(a, b, acc, formats, c, shape, reference=backend is Backend.REFERENCE)
     if backend is Backend.REFERENCE:
         return gemm_reference(a, b, acc, cast(Any, inputs), c)
-    formats = parse_inputs(inputs)
     a, b = quantize_operands(a, b, inputs)
     if isinstance(acc, IntegerAccumulator):
         for name, x in (("a", a), ("b", b), ("c", c)):
