@@ -182,10 +182,8 @@ class AlignedAccumulator:
         if self.promote_every is not None and self.promote_every % self.group:
             raise InputError(f"promote_every must be a multiple of group {self.group}, got {self.promote_every}")
 
-        if self.dot > 1 and (self.join_bits is not None or self.promote_every is not None or self.group % self.dot):
-            raise InputError(
-                f"dot must divide group {self.group} and stand without join_bits and promote_every, got {self.dot}"
-            )
+        if self.dot > 1 and (self.join_bits is not None or self.group % self.dot):
+            raise InputError(f"dot must divide group {self.group} and stand without join_bits, got {self.dot}")
 
     def __str__(self) -> str:
         name = _ACCUMULATOR_NAMES.get(self)

@@ -35,6 +35,30 @@ def test_layouts_do_not_matter(name: str) -> None:
             assert_same_bits(gemm(torch.from_numpy(a), torch.from_numpy(b), name).numpy(), want)
 
 
+@pytest.mark.parametrize("fmt", ["e5m2", "q4.4", "mxfp4", "nvfp4"])
+def test_layouts_do_not_matter_to_quantised_operands(fmt: str) -> None:
+    rng = np.random.default_rng(2)
+    a, b = (rng.standard_normal(shape, dtype=np.float32) for shape in ((20, 50), (50, 37)))
+    want = gemm(a, b, "e6m9", inputs=fmt, backend="reference")
+    for left in (a, np.asfortranarray(a)):
+        for right in (b, np.asfortranarray(b)):
+            assert_same_bits(gemm(left, right, "e6m9", inputs=fmt), want)
+
+
+@pytest.mark.parametrize("name", ["e6m9,chunk=16", "e6m4,stochastic", "h100-fp8", "int20"])
+@pytest.mark.parametrize("columns", [1, 7])
+def test_a_large_operand_quantised_in_slices_gives_the_same_bits(
+    name: str, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    a, c = rng.standard_normal((2, 5, 40), dtype=np.float32), rng.integers(-3, 4, (5, 1)).astype(np.float32)
+    b = rng.standard_normal((23, 40), dtype=np.float32).T * 3
+    fmt = "int4" if name == "int20" else "e4m3fn"
+    want = gemm(a, b, name, inputs=fmt, c=c)
+    monkeypatch.setattr(sys.modules["partialsum.arithmetic.gemm"], "_SLICE", columns * 40)
+    assert_same_bits(gemm(a, b, name, inputs=fmt, c=c), want)
+
+
 def test_unaligned_and_read_only_arrays() -> None:
     raw = bytearray(4 * 6 + 1)
     a = np.frombuffer(raw, dtype=np.uint8)[1:].view(np.float32).reshape(2, 3)

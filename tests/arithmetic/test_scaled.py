@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -59,8 +60,9 @@ def test_whole_arrays_equal_the_reference(inputs: str | tuple[str, str], spread:
     a, b = rng.standard_normal((2, 5, k)), rng.standard_normal((k, 4))
     a, b = ((x * 2.0 ** rng.integers(-spread, spread + 1, x.shape)).astype(np.float32) for x in (a, b))
     for c in (None, rng.standard_normal((5, 4)).astype(np.float32)):
-        got = ps.gemm(a, b, UNIT, inputs=inputs, c=c)
-        assert_same_bits(got, ps.gemm(a, b, UNIT, inputs=inputs, c=c, backend="reference"))
+        for unit in (UNIT, replace(UNIT, promote_every=64)):
+            got = ps.gemm(a, b, unit, inputs=inputs, c=c)
+            assert_same_bits(got, ps.gemm(a, b, unit, inputs=inputs, c=c, backend="reference"))
 
 
 def test_specials_and_overflow_reach_the_result() -> None:

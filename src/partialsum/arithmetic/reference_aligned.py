@@ -58,7 +58,10 @@ def accumulate_aligned(
     """
     limit = power_of_two(_FP32.max_exponent + 1) if acc.join_bits is not None else None
     terms = [_product(x, y, min_exponents, limit) for x, y in zip(a, b, strict=True)]
-    start = 0.0 if c is None else c
+    return _promoted(0.0 if c is None else c, terms, acc)
+
+
+def _promoted(start: float, terms: Sequence[Term], acc: AlignedAccumulator) -> float:
     if acc.promote_every is None:
         return _run(start, terms, acc)
     total = start
@@ -88,8 +91,9 @@ def accumulate_scaled(
         products = [exact_product(x, y) for x, y in zip(a[span], b[span], strict=True)]
         left, right = scales[0][first], scales[1][first]
         terms.append(_scaled_dot(products, left, right, min_exponents))
-    total = 0.0 if c is None else c
-    return _run(total, terms, replace(acc, group=acc.group // acc.dot, dot=1))
+    promote_every = acc.promote_every and acc.promote_every // acc.dot
+    unit = replace(acc, group=acc.group // acc.dot, dot=1, promote_every=promote_every)
+    return _promoted(0.0 if c is None else c, terms, unit)
 
 
 def _scaled_dot(products: Sequence[Exact], left: float, right: float, min_exponents: tuple[int, int]) -> Term:

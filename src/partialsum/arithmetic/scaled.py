@@ -95,8 +95,21 @@ def _sum_reference(a: Side, b: Side, acc: AlignedAccumulator, start: Floats) -> 
 
 
 def _sum(a: Side, b: Side, acc: AlignedAccumulator, start: Floats) -> Floats:
+    k = a.elements.shape[-1]
+    whole = acc.promote_every
+    if whole is None:
+        return _run(a, b, acc, start, range(0, k, acc.group))
+    total = start
+    for first in range(0, k, whole):
+        groups = range(first, min(first + whole, k), acc.group)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = total + _run(a, b, acc, np.zeros_like(start), groups)
+    return total
+
+
+def _run(a: Side, b: Side, acc: AlignedAccumulator, start: Floats, groups: range) -> Floats:
     total = start.astype(np.float64)
-    for first in range(0, a.elements.shape[-1], acc.group):
+    for first in groups:
         stop = min(first + acc.group, a.elements.shape[-1])
         terms = [_term(a, b, slice(at, min(at + acc.dot, stop))) for at in range(first, stop, acc.dot)]
         total = _step(total, terms, acc)

@@ -63,7 +63,7 @@ def analyze(
     _check_outputs(html, plot)
     from partialsum.report.density import parse_density
 
-    with _note_if_slow(f"reading {target} …"):
+    with note_if_slow(f"reading {target} …"):
         from partialsum.report.analysis import analyze as run
 
         report = run(
@@ -73,7 +73,7 @@ def analyze(
             chunk=chunk,
             density=None if density is None else parse_density(density),
             seq=seq,
-            shapes=_parse_shapes(shape),
+            shapes=parse_shapes(shape),
             grad_inputs=grad_inputs,
             density_file=density_file,
             cutoff=cutoff,
@@ -97,7 +97,7 @@ def _check_outputs(html: Path | None, plot: Path | None) -> None:
             raise InputError(f"cannot write {str(path)!r}: the folder {str(path.parent)!r} does not exist")
 
 
-def _parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
+def parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
     """Read ``name=1x3x224x224`` for each named input."""
     shapes = {}
     for text in texts or ():
@@ -112,7 +112,7 @@ def _parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
 
 
 @contextmanager
-def _note_if_slow(note: str) -> Iterator[None]:
+def note_if_slow(note: str) -> Iterator[None]:
     """Say on stderr what is being waited for, if it takes more than a moment."""
     timer = threading.Timer(_PATIENCE_S, lambda: print(note, file=sys.stderr, flush=True))
     timer.daemon = True

@@ -17,6 +17,7 @@ from partialsum.report import phrases
 from partialsum.report.assumptions import SOURCES
 from partialsum.report.figures import draw_layers, draw_macs, draw_sweep
 from partialsum.report.grouping import group_layers
+from partialsum.report.html_cost import cost_section
 from partialsum.report.result import Report
 from partialsum.report.rows import Need, Row
 from partialsum.report.style import PASS_COLOURS, inline_svg
@@ -70,6 +71,7 @@ def render_html(report: Report, *, command: str | None = None) -> str:
         figures=_figures(report),
         macs_finding=_macs_finding(report),
         lines=_lines(report),
+        cost=cost_section(report),
         sources=SOURCES,
         version=__version__,
         command=command,
