@@ -6,7 +6,6 @@ import sys
 
 import typer
 
-from partialsum.cli import analyze, bench, bits, cost, curve, formats, predict, rtl, sweep, synth, train, verify
 from partialsum.cli import (
     analyze,
     bench,
