@@ -73,6 +73,7 @@ def test_imports_point_one_way(name: str) -> None:
         assert used <= FOUNDATION
     if own in CHAIN:
         assert not used & set(CHAIN[CHAIN.index(own) + 1 :])
+    if own in CHAIN[:-1]:  # experiments take their predicted widths from an analysis and draw with its style
         assert "report" not in used
     if own == "theory":
         assert not used & {"workloads", "emulation", "experiments", "hardware", "report"}

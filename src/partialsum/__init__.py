@@ -57,7 +57,12 @@ _HOMES = {
     "Measurements": "measurement.result",
     "measure": "measurement.run",
     "Sweep": "measurement.sweep",
+    "MacCost": "hardware.cost",
+    "mac_cost": "hardware.cost",
+    "Technology": "hardware.technology",
     "analyze": "report.analysis",
+    "NetworkCost": "report.network_cost",
+    "network_cost": "report.network_cost",
     "Report": "report.result",
     "Simulation": "theory.montecarlo",
     "simulate": "theory.montecarlo",
@@ -163,9 +168,19 @@ if TYPE_CHECKING:
     )
     from partialsum.measurement.sweep import (
         Sweep as Sweep,
+    from partialsum.hardware.cost import (
+        MacCost as MacCost,
+        mac_cost as mac_cost,
+    )
+    from partialsum.hardware.technology import (
+        Technology as Technology,
     )
     from partialsum.report.analysis import (
         analyze as analyze,
+    )
+    from partialsum.report.network_cost import (
+        NetworkCost as NetworkCost,
+        network_cost as network_cost,
     )
     from partialsum.report.result import (
         Report as Report,

@@ -141,7 +141,7 @@ def _measure(
 
 
 def _rows(measured: Measured, whole_ge: float, cost: Any, library: Library) -> list[dict[str, Any]]:
-    core = cost.parts[:2]
+    core = [part for part in cost.parts if part.core]
     functional, glitches = (
         cost.macs_per_step * sum(getattr(p, q) for p in core) for q in ("functional", "glitches")
     )
