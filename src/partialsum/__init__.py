@@ -53,13 +53,13 @@ _HOMES = {
     "IntFormat": "formats",
     "parse_format": "formats",
     "product_man_bits": "formats",
+    "MacCost": "hardware.cost",
+    "mac_cost": "hardware.cost",
+    "Technology": "hardware.technology",
     "Measurement": "measurement.result",
     "Measurements": "measurement.result",
     "measure": "measurement.run",
     "Sweep": "measurement.sweep",
-    "MacCost": "hardware.cost",
-    "mac_cost": "hardware.cost",
-    "Technology": "hardware.technology",
     "analyze": "report.analysis",
     "NetworkCost": "report.network_cost",
     "network_cost": "report.network_cost",
@@ -159,6 +159,13 @@ if TYPE_CHECKING:
         parse_format as parse_format,
         product_man_bits as product_man_bits,
     )
+    from partialsum.hardware.cost import (
+        MacCost as MacCost,
+        mac_cost as mac_cost,
+    )
+    from partialsum.hardware.technology import (
+        Technology as Technology,
+    )
     from partialsum.measurement.result import (
         Measurement as Measurement,
         Measurements as Measurements,
@@ -168,12 +175,6 @@ if TYPE_CHECKING:
     )
     from partialsum.measurement.sweep import (
         Sweep as Sweep,
-    from partialsum.hardware.cost import (
-        MacCost as MacCost,
-        mac_cost as mac_cost,
-    )
-    from partialsum.hardware.technology import (
-        Technology as Technology,
     )
     from partialsum.report.analysis import (
         analyze as analyze,
