@@ -6,7 +6,21 @@ import sys
 
 import typer
 
-from partialsum.cli import analyze, bench, bits, cost, curve, formats, predict, rtl, sweep, synth, train, verify
+from partialsum.cli import (
+    analyze,
+    bench,
+    bits,
+    cost,
+    curve,
+    formats,
+    predict,
+    results,
+    rtl,
+    sweep,
+    synth,
+    train,
+    verify,
+)
 from partialsum.errors import InputError
 
 app = typer.Typer(
@@ -23,6 +37,7 @@ app.command("cost")(cost.cost)
 app.command("curve")(curve.curve)
 app.command("formats")(formats.formats)
 app.command("predict")(predict.predict)
+app.command("results")(results.results)
 app.command("rtl")(rtl.rtl)
 app.command("sweep")(sweep.sweep)
 app.command("synth")(synth.synth)
