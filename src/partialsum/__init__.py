@@ -53,7 +53,16 @@ _HOMES = {
     "IntFormat": "formats",
     "parse_format": "formats",
     "product_man_bits": "formats",
+    "MacCost": "hardware.cost",
+    "mac_cost": "hardware.cost",
+    "Technology": "hardware.technology",
+    "Measurement": "measurement.result",
+    "Measurements": "measurement.result",
+    "measure": "measurement.run",
+    "Sweep": "measurement.sweep",
     "analyze": "report.analysis",
+    "NetworkCost": "report.network_cost",
+    "network_cost": "report.network_cost",
     "Report": "report.result",
     "Simulation": "theory.montecarlo",
     "simulate": "theory.montecarlo",
@@ -150,8 +159,29 @@ if TYPE_CHECKING:
         parse_format as parse_format,
         product_man_bits as product_man_bits,
     )
+    from partialsum.hardware.cost import (
+        MacCost as MacCost,
+        mac_cost as mac_cost,
+    )
+    from partialsum.hardware.technology import (
+        Technology as Technology,
+    )
+    from partialsum.measurement.result import (
+        Measurement as Measurement,
+        Measurements as Measurements,
+    )
+    from partialsum.measurement.run import (
+        measure as measure,
+    )
+    from partialsum.measurement.sweep import (
+        Sweep as Sweep,
+    )
     from partialsum.report.analysis import (
         analyze as analyze,
+    )
+    from partialsum.report.network_cost import (
+        NetworkCost as NetworkCost,
+        network_cost as network_cost,
     )
     from partialsum.report.result import (
         Report as Report,

@@ -213,6 +213,13 @@ def load_config(source: str | Path | Mapping[str, Any]) -> RunConfig:
     return _read(RunConfig, source, "the configuration")
 
 
+def set_data_path(table: dict[str, Any], path: Path) -> None:
+    """Let the data of a configuration's table be somewhere else; relative to where the command runs."""
+    if not isinstance(table.setdefault("data", {}), dict):
+        raise InputError(f"data must be a table, got {table['data']!r}")
+    table["data"]["path"] = str(path.resolve())
+
+
 R = TypeVar("R")
 
 
