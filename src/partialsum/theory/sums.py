@@ -60,6 +60,8 @@ def _float_moments(acc: Accumulator, law: ProductLaw, k: Array) -> Moments:
 
 
 def _aligned_moments(acc: AlignedAccumulator, law: ProductLaw, k: Array) -> Moments:
+    if acc.dot > 1:
+        raise InputError(f"accumulator {acc} adds block-scaled elements, for which there is no prediction")
     whole = acc.promote_every
     plain = replace(acc, promote_every=None)
     parts = _group_moments(plain, law, k if whole is None else np.minimum(k, whole))
