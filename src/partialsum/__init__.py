@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "record_operands": "measurement.recording",
     "ACCUMULATORS": "accumulators",
     "Accumulator": "accumulators",
     "AlignedAccumulator": "accumulators",
