@@ -46,6 +46,7 @@ _HOMES = {
     "Training": "emulation.training",
     "policy_from": "emulation.widths",
     "InputError": "errors",
+    "load_dataset": "experiments.data",
     "BlockFormat": "formats",
     "FORMATS": "formats",
     "FixedFormat": "formats",
@@ -56,6 +57,10 @@ _HOMES = {
     "MacCost": "hardware.cost",
     "mac_cost": "hardware.cost",
     "Technology": "hardware.technology",
+    "Measurement": "measurement.result",
+    "Measurements": "measurement.result",
+    "measure": "measurement.run",
+    "Sweep": "measurement.sweep",
     "analyze": "report.analysis",
     "NetworkCost": "report.network_cost",
     "network_cost": "report.network_cost",
@@ -146,6 +151,9 @@ if TYPE_CHECKING:
     from partialsum.errors import (
         InputError as InputError,
     )
+    from partialsum.experiments.data import (
+        load_dataset as load_dataset,
+    )
     from partialsum.formats import (
         FORMATS as FORMATS,
         BlockFormat as BlockFormat,
@@ -161,6 +169,16 @@ if TYPE_CHECKING:
     )
     from partialsum.hardware.technology import (
         Technology as Technology,
+    )
+    from partialsum.measurement.result import (
+        Measurement as Measurement,
+        Measurements as Measurements,
+    )
+    from partialsum.measurement.run import (
+        measure as measure,
+    )
+    from partialsum.measurement.sweep import (
+        Sweep as Sweep,
     )
     from partialsum.report.analysis import (
         analyze as analyze,
