@@ -46,6 +46,7 @@ _HOMES = {
     "Training": "emulation.training",
     "policy_from": "emulation.widths",
     "InputError": "errors",
+    "load_dataset": "experiments.data",
     "BlockFormat": "formats",
     "FORMATS": "formats",
     "FixedFormat": "formats",
@@ -149,6 +150,9 @@ if TYPE_CHECKING:
     )
     from partialsum.errors import (
         InputError as InputError,
+    )
+    from partialsum.experiments.data import (
+        load_dataset as load_dataset,
     )
     from partialsum.formats import (
         FORMATS as FORMATS,
