@@ -47,6 +47,7 @@ _HOMES = {
     "Training": "emulation.training",
     "policy_from": "emulation.widths",
     "InputError": "errors",
+    "load_dataset": "experiments.data",
     "BlockFormat": "formats",
     "FORMATS": "formats",
     "FixedFormat": "formats",
@@ -150,6 +151,9 @@ if TYPE_CHECKING:
     )
     from partialsum.errors import (
         InputError as InputError,
+    )
+    from partialsum.experiments.data import (
+        load_dataset as load_dataset,
     )
     from partialsum.formats import (
         FORMATS as FORMATS,
