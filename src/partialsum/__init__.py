@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "record_operands": "measurement.recording",
     "ACCUMULATORS": "accumulators",
     "Accumulator": "accumulators",
     "AlignedAccumulator": "accumulators",
@@ -58,6 +57,7 @@ _HOMES = {
     "MacCost": "hardware.cost",
     "mac_cost": "hardware.cost",
     "Technology": "hardware.technology",
+    "record_operands": "measurement.recording",
     "Measurement": "measurement.result",
     "Measurements": "measurement.result",
     "measure": "measurement.run",
@@ -170,6 +170,9 @@ if TYPE_CHECKING:
     )
     from partialsum.hardware.technology import (
         Technology as Technology,
+    )
+    from partialsum.measurement.recording import (
+        record_operands as record_operands,
     )
     from partialsum.measurement.result import (
         Measurement as Measurement,
