@@ -46,6 +46,7 @@ _HOMES = {
     "Training": "emulation.training",
     "policy_from": "emulation.widths",
     "InputError": "errors",
+    "load_dataset": "experiments.data",
     "BlockFormat": "formats",
     "FORMATS": "formats",
     "FixedFormat": "formats",
@@ -56,6 +57,7 @@ _HOMES = {
     "MacCost": "hardware.cost",
     "mac_cost": "hardware.cost",
     "Technology": "hardware.technology",
+    "record_operands": "measurement.recording",
     "Measurement": "measurement.result",
     "Measurements": "measurement.result",
     "measure": "measurement.run",
@@ -155,6 +157,9 @@ if TYPE_CHECKING:
     from partialsum.errors import (
         InputError as InputError,
     )
+    from partialsum.experiments.data import (
+        load_dataset as load_dataset,
+    )
     from partialsum.formats import (
         FORMATS as FORMATS,
         BlockFormat as BlockFormat,
@@ -170,6 +175,9 @@ if TYPE_CHECKING:
     )
     from partialsum.hardware.technology import (
         Technology as Technology,
+    )
+    from partialsum.measurement.recording import (
+        record_operands as record_operands,
     )
     from partialsum.measurement.result import (
         Measurement as Measurement,
