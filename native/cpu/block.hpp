@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "choice.hpp"
+#include "integer.hpp"
 #include "pack.hpp"
 #include "tile.hpp"
 #include "unit.hpp"
