@@ -13,7 +13,7 @@
 
 #include "bindings_common.hpp"
 #include "gemm.hpp"
-#include "patches.hpp"
+#include "partialsum/patches.hpp"
 #include "unit_kinds.hpp"
 
 namespace nb = nanobind;

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "partialsum/format.hpp"
+#include "partialsum/rule.hpp"
 
 namespace partialsum {
 
@@ -29,14 +29,6 @@ struct Source {
     const Patches* patches;  // null for a strided matrix
 };
 
-// Where rows or columns of the result go: the first `inner` ones `inner_stride` apart, the next ones from
-// `outer_stride` on, and so forth (a convolution's columns are the positions of one image after another).
-struct DestinationAxis {
-    int64_t inner, inner_stride, outer_stride;
-
-    int64_t offset(int64_t i) const { return i / inner * outer_stride + i % inner * inner_stride; }
-};
-
 struct Destination {
     float* data;
     DestinationAxis row, column;
@@ -47,16 +39,6 @@ struct Start {
     const float* data;
     int64_t row_stride;
     int64_t column_stride;
-};
-
-// An accumulator as the engines need it.
-struct Rule {
-    Rounding rounding;
-    Grid sum;
-    Grid product;
-    bool rounds_product;
-    int64_t chunk;  // 0: no chunks
-    uint64_t seed;
 };
 
 // What a packed piece of an operand holds. Bounds over all its elements; zeros do not count.

@@ -6,7 +6,7 @@
 
 #include "engine.hpp"
 #include "partialsum/random.hpp"
-#include "patches.hpp"
+#include "partialsum/patches.hpp"
 
 namespace partialsum {
 inline namespace PARTIALSUM_VARIANT {

@@ -55,6 +55,8 @@ _HOMES = {
     "product_man_bits": "formats",
     "analyze": "report.analysis",
     "Report": "report.result",
+    "Simulation": "theory.montecarlo",
+    "simulate": "theory.montecarlo",
     "Prediction": "theory.predict",
     "predict": "theory.predict",
     "Operand": "theory.products",
@@ -153,6 +155,10 @@ if TYPE_CHECKING:
     )
     from partialsum.report.result import (
         Report as Report,
+    )
+    from partialsum.theory.montecarlo import (
+        Simulation as Simulation,
+        simulate as simulate,
     )
     from partialsum.theory.predict import (
         Prediction as Prediction,

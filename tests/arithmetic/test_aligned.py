@@ -24,24 +24,32 @@ NVIDIA = [
     ("v100-fp16", torch.float16, 23, 4, -131, "RZ-FP32"),
     ("a100-fp16", torch.float16, 24, 8, -132, "RZ-FP32"),
     ("a100-bf16", torch.bfloat16, 24, 8, -132, "RZ-FP32"),
+    ("a100-tf32", torch.float32, 24, 4, -132, "RZ-FP32"),
     ("ada-fp16", torch.float16, 24, 8, -132, "RZ-FP32"),
+    ("ada-bf16", torch.bfloat16, 24, 8, -132, "RZ-FP32"),
+    ("ada-tf32", torch.float32, 24, 4, -132, "RZ-FP32"),
     ("ada-fp8", torch.float8_e4m3fn, 13, 16, -132, "RZ-E8M13"),
     ("h100-fp16", torch.float16, 25, 16, -133, "RZ-FP32"),
     ("h100-bf16", torch.bfloat16, 25, 16, -133, "RZ-FP32"),
+    ("h100-tf32", torch.float32, 25, 8, -133, "RZ-FP32"),
     ("h100-fp8", torch.float8_e4m3fn, 13, 32, -133, "RZ-E8M13"),
     ("h100-fp8", torch.float8_e5m2, 13, 32, -133, "RZ-E8M13"),
     ("b200-fp16", torch.float16, 25, 16, -133, "RZ-FP32"),
+    ("b200-bf16", torch.bfloat16, 25, 16, -133, "RZ-FP32"),
+    ("b200-tf32", torch.float32, 25, 8, -133, "RZ-FP32"),
     ("b200-fp8", torch.float8_e5m2, 25, 32, -133, "RZ-FP32"),
 ]
 AMD = [
     ("mi300-fp16", torch.float16, fdpa.tr_fdpa, 8),
     ("mi300-fp16", torch.bfloat16, fdpa.tr_fdpa, 8),
+    ("mi300-tf32", torch.float32, fdpa.tr_fdpa, 4),
     ("mi300-fp8", torch.float8_e4m3fnuz, fdpa.gtr_fdpa, 16),
     ("mi300-fp8", torch.float8_e5m2fnuz, fdpa.gtr_fdpa, 16),
 ]
 MIN_EXPONENT = {
     torch.float16: -14,
     torch.bfloat16: -126,
+    torch.float32: -126,
     torch.float8_e4m3fn: -6,
     torch.float8_e5m2: -14,
     torch.float8_e4m3fnuz: -7,
@@ -54,7 +62,7 @@ def operands(dtype: torch.dtype, count: int, k: int, style: str) -> tuple[torch.
     """``count`` rows of ``k`` operands and a starting value each."""
     generator = torch.Generator().manual_seed(k)
     bits = dtype.itemsize * 8
-    integer = {8: torch.int8, 16: torch.int16}[bits]
+    integer = {8: torch.int8, 16: torch.int16, 32: torch.int32}[bits]
 
     def exponents(low: int, high: int, *shape: int) -> torch.Tensor:
         return torch.exp2(torch.randint(low, high, shape, generator=generator).float())
@@ -67,7 +75,7 @@ def operands(dtype: torch.dtype, count: int, k: int, style: str) -> tuple[torch.
             for _ in "ab"
         )
         c = torch.randint(-(2**31), 2**31 - 1, (count,), generator=generator).to(torch.int32).view(torch.float32)
-        return a, b, torch.where(c.isnan(), 0.0, c)
+        return as_tf32(a), as_tf32(b), torch.where(c.isnan(), 0.0, c)
     a, b = (torch.randn(count, k, generator=generator) for _ in "ab")
     c = torch.randn(count, generator=generator) * exponents(-24, 6, count)
     if style == "spread":
@@ -80,7 +88,12 @@ def operands(dtype: torch.dtype, count: int, k: int, style: str) -> tuple[torch.
         half = k // 2
         a[:, half:], b[:, half:] = -a[:, :half], b[:, :half]
         c = c * 2.0**-8
-    return a.to(dtype), b.to(dtype), c
+    return as_tf32(a.to(dtype)), as_tf32(b.to(dtype)), c
+
+
+def as_tf32(x: torch.Tensor) -> torch.Tensor:
+    """Float32 operands as TF32 units read them: the low 13 bits are not there."""
+    return (x.view(torch.int32) >> 13 << 13).view(torch.float32) if x.dtype is torch.float32 else x
 
 
 def ours(name: str, dtype: torch.dtype, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> np.ndarray:

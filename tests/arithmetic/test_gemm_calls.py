@@ -37,6 +37,30 @@ def test_layouts_do_not_matter(name: str) -> None:
             assert_same_bits(gemm(torch.from_numpy(a), torch.from_numpy(b), name).numpy(), want)
 
 
+@pytest.mark.parametrize("fmt", ["e5m2", "q4.4", "mxfp4", "nvfp4"])
+def test_layouts_do_not_matter_to_quantised_operands(fmt: str) -> None:
+    rng = np.random.default_rng(2)
+    a, b = (rng.standard_normal(shape, dtype=np.float32) for shape in ((20, 50), (50, 37)))
+    want = gemm(a, b, "e6m9", inputs=fmt, backend="reference")
+    for left in (a, np.asfortranarray(a)):
+        for right in (b, np.asfortranarray(b)):
+            assert_same_bits(gemm(left, right, "e6m9", inputs=fmt), want)
+
+
+@pytest.mark.parametrize("name", ["e6m9,chunk=16", "e6m4,stochastic", "h100-fp8", "int20"])
+@pytest.mark.parametrize("columns", [1, 7])
+def test_a_large_operand_quantised_in_slices_gives_the_same_bits(
+    name: str, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    a, c = rng.standard_normal((2, 5, 40), dtype=np.float32), rng.integers(-3, 4, (5, 1)).astype(np.float32)
+    b = rng.standard_normal((23, 40), dtype=np.float32).T * 3
+    fmt = "int4" if name == "int20" else "e4m3fn"
+    want = gemm(a, b, name, inputs=fmt, c=c)
+    monkeypatch.setattr(sys.modules["partialsum.arithmetic.gemm"], "_SLICE", columns * 40)
+    assert_same_bits(gemm(a, b, name, inputs=fmt, c=c), want)
+
+
 def test_unaligned_and_read_only_arrays() -> None:
     raw = bytearray(4 * 6 + 1)
     a = np.frombuffer(raw, dtype=np.uint8)[1:].view(np.float32).reshape(2, 3)
@@ -77,6 +101,7 @@ def test_nothing_to_add(shape: tuple[int, int, int]) -> None:
         ),
         ((2, 3), (3, 2), {"c": np.zeros((2, 2))}, "c must have dtype float32 .*got float64"),
         ((2, 3), (3, 2), {"backend": "gpu"}, "backend must be one of cpu, reference"),
+        ((2, 3), (3, 2), {"inputs": ("e5m2",)}, "inputs must be one format or a pair of formats, got 1 of them"),
         ((2, 3), (3, 2), {"accumulator": "e9m3"}, "exp_bits must be 1 to 8, got 9"),
     ],
 )
@@ -91,6 +116,12 @@ def test_other_kinds_of_operand_are_refused() -> None:
         gemm([[1.0]], x)
     with pytest.raises(ps.InputError, match=r"b must have dtype float32 .*got int64"):
         gemm(x, np.ones((2, 2), dtype=np.int64))
+    with pytest.raises(ps.InputError, match="b must be a numpy array like the first operand, got a torch tensor"):
+        gemm(x, torch.ones(2, 2))
+    with pytest.raises(ps.InputError, match="c must be a torch tensor like the first operand, got a numpy array"):
+        gemm(torch.ones(2, 2), torch.ones(2, 2), c=x)
+    with pytest.raises(ps.InputError, match="w must be a numpy array like the first operand, got a torch tensor"):
+        ps.conv1d(np.ones((1, 1, 3), dtype=np.float32), torch.ones(1, 1, 2))
 
 
 def test_levels_are_checked_and_restored() -> None:

@@ -8,40 +8,13 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 import partialsum as ps
-from partialsum.cli import main
+from commands import Run
 from partialsum.cli.numbers import parse_doublings, parse_length, parse_range
-
-
-class Ran(NamedTuple):
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in this process, as the installed script would."""
-
-    def run_here(*arguments: str | Path) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["partialsum", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code
-        return Ran(code if isinstance(code, int) else 0, *capsys.readouterr())
-
-    return run_here
 
 
 def test_bits_of_a_weight_gradient(run: Run) -> None:
@@ -134,6 +107,13 @@ def test_curve_prints_a_table_and_writes_a_picture(run: Run, tmp_path: Path) -> 
         (["bits", "9", "--cutoff", "1"], "cutoff must be a finite number above 1, got 1"),
         (["bits", "9", "--inputs", "fp61"], "unknown format 'fp61'"),
         (["bits", "9", "--product-man-bits", "65"], "product_man_bits must be a whole number of stored bits"),
+        (["bits", "9", "--rounding", "up"], "--rounding only means something with --method evolution, got 'up'"),
+        (["bits", "9", "--method", "magic"], "method must be one of formula, evolution, got 'magic'"),
+        (
+            ["bits", "9", "--method", "evolution", "--target-snr", "-3"],
+            "target_snr_db must be a number of dB above 0",
+        ),
+        (["bits", "9", "--method", "evolution", "--rounding", "off"], "rounding must be one of nearest_even,"),
         (["curve", "--against", "depth"], "against must be one of length, width, chunk, got 'depth'"),
         (["curve", "--man-bits", "9..4"], "man_bits must be numbers like 6,8,10 or a range"),
         (["curve", "--man-bits", "4..9..0"], "man_bits must be numbers like 6,8,10 or a range"),
@@ -194,3 +174,25 @@ def test_bits_loads_neither_torch_nor_scipy_nor_matplotlib() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert result.stderr == "set()\n"
+
+
+def test_bits_by_information_kept_beside_the_formula(run: Run) -> None:
+    options = ["--method", "evolution", "--rounding", "toward_zero", "--target-snr", "20", "--inputs", "e4m3"]
+    answer = json.loads(run("bits", "147", "2304", *options, "--json").stdout)
+    assert (answer["method"], answer["rounding"], answer["target_snr_db"]) == ("evolution", "toward_zero", 20.0)
+    short, long = answer["rows"]
+    for row in (short, long):
+        given = {"method": "evolution", "rounding": "toward_zero", "target_snr_db": 20, "product": "e4m3"}
+        assert row["man_bits"] == ps.min_man_bits(row["k"], **given)
+        assert row["man_bits_chunked"] == ps.min_man_bits(row["k"], chunk=64, **given)
+        assert row["formula_man_bits"] == ps.min_man_bits(row["k"], 7)
+        assert row["snr_db"] == pytest.approx(
+            ps.predict(row["k"], f"e8m{row['man_bits']},toward_zero", "e4m3").snr_db
+        )
+        assert row["formula_snr_db_chunked"] == pytest.approx(
+            ps.predict(row["k"], f"e8m{row['formula_man_bits_chunked']},toward_zero,chunk=64", "e4m3").snr_db
+        )
+    assert long["formula_snr_db"] < 20 <= long["snr_db"], "the formula's width does not keep it when truncating"
+    table = run("bits", "147", "2304", *options).stdout
+    assert "that keep 20 dB with toward_zero rounding" in table
+    assert f"{long['formula_snr_db']:.1f}" in table

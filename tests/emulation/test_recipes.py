@@ -46,16 +46,39 @@ def test_every_recipe_is_a_record(name: str) -> None:
     assert any(word in documentation for word in ("arXiv", "SysML", "NeurIPS", "OCP", "baseline"))
 
 
-@pytest.mark.parametrize(
-    ("name", "task"), [("fp8-2018", "digits"), ("fp8-2018", "text"), ("int2-2019", "digits"), ("mxfp4", "digits")]
-)
-def test_recipes_learn(name: str, task: str) -> None:
-    """A few dozen steps on real data, for the recipes that differ most; examples/recipes.py runs all, for longer."""
-    steps = {"digits": 40, "text": 12}[task]
-    result = EXAMPLE.train(build(name, task), EXAMPLE.TASKS[task], steps)
-    assert result.skipped <= 2
-    first, last = result.mean_loss(slice(4)), result.mean_loss(slice(-4, None))
-    assert last < {"digits": 0.7, "text": 0.8}[task] * first
+STEPS = {"digits": 24, "text": 10}
+MEASURED = {
+    "digits": {
+        "fp32": 0.622,
+        "bf16": 0.623,
+        "accumulation-2019": 0.632,
+        "fp8-2018": 0.629,
+        "fixed16-2015": 0.623,
+        "int2-2019": 0.730,
+        "hfp8-2019": 0.627,
+        "mxfp8": 0.631,
+        "mxfp4": 0.713,
+        "nvfp4": 0.646,
+        "hopper-fp8": 0.626,
+        "lba12-2024": 0.622,
+    },
+    "text": {"fp8-2018": 0.783, "fixed16-2015": 0.786, "int2-2019": 0.834, "mxfp4": 0.790},
+}
+"""Loss of the last four of so many steps over that of the first four, seed 0. Other seeds lie up to 0.05 away; a
+network that does not learn stands at 1."""
+
+
+@pytest.mark.parametrize(("task", "name"), [(task, name) for task, of_task in MEASURED.items() for name in of_task])
+def test_every_recipe_learns(task: str, name: str) -> None:
+    """A few steps on real data lower the loss as they did when measured; examples/recipes.py runs hundreds."""
+    result = EXAMPLE.train(build(name, task), EXAMPLE.TASKS[task], STEPS[task])
+    assert result.skipped == 0
+    ratio = result.mean_loss(slice(-4, None)) / result.mean_loss(slice(4))
+    assert ratio == pytest.approx(MEASURED[task][name], abs=0.05)
+
+
+def test_no_recipe_was_left_out() -> None:
+    assert set(MEASURED["digits"]) == set(ps.RECIPES)
 
 
 def test_fp8_2018_is_what_the_paper_says() -> None:

@@ -30,7 +30,11 @@ template <class To, class From>
 PARTIALSUM_BOTH To same_bits(From value) {
     static_assert(sizeof(To) == sizeof(From), "a bit pattern keeps its size");
     To result;
+#ifdef __CUDACC__
+    memcpy(&result, &value, sizeof(To));
+#else
     __builtin_memcpy(&result, &value, sizeof(To));
+#endif
     return result;
 }
 

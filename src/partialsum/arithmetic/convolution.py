@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from partialsum.accumulators import AnyAccumulator, IntegerAccumulator, parse_accumulator
 from partialsum.arithmetic import native, units
-from partialsum.arithmetic.gemm import DEFAULT_ACCUMULATOR, Array, Backend, Inputs, check_operand, parse_inputs
+from partialsum.arithmetic.gemm import (
+    DEFAULT_ACCUMULATOR,
+    Array,
+    Backend,
+    Inputs,
+    check_operand,
+    check_same_kind,
+    parse_inputs,
+)
 from partialsum.arithmetic.quantize import quantize
 from partialsum.choices import parse_choice
 from partialsum.errors import InputError
@@ -142,6 +150,7 @@ def conv_grad_weight(
 def _check_operands(a: Any, b: Any, a_name: str, b_name: str) -> int:
     for x, name in ((a, a_name), (b, b_name)):
         check_operand(x, name)
+        check_same_kind(a, x, name)
         if not 3 <= x.ndim <= 2 + _SPATIAL or x.ndim != a.ndim:
             raise InputError(
                 f"{a_name} and {b_name} must have one to three spatial dimensions each, the same number, "

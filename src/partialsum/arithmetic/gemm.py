@@ -8,17 +8,29 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from partialsum.accumulators import Accumulator, AnyAccumulator, IntegerAccumulator, parse_accumulator
+from partialsum.accumulators import (
+    Accumulator,
+    AlignedAccumulator,
+    AnyAccumulator,
+    IntegerAccumulator,
+    Rounding,
+    parse_accumulator,
+)
 from partialsum.arithmetic import native, units
 from partialsum.arithmetic.quantize import quantize
 from partialsum.arithmetic.reference import gemm_reference
 from partialsum.choices import Choice, parse_choice
 from partialsum.errors import InputError
-from partialsum.formats import FloatFormat, Format, parse_format
+from partialsum.formats import BlockFormat, FloatFormat, Format, parse_format
 
 Array = TypeVar("Array")
 Floats = NDArray[np.float32]
 Inputs = str | Format | tuple[str | Format | None, str | Format | None] | None
+
+Formats = tuple[Format | None, Format | None]
+
+_SLICE = 1 << 22
+"""Elements of a weight that are quantised at a time."""
 
 DEFAULT_ACCUMULATOR = Accumulator(FloatFormat(6, 9), chunk=64)
 
@@ -54,6 +66,7 @@ def gemm(
     for name, x in (("a", a), ("b", b), ("c", c)):
         if x is not None:
             check_operand(x, name)
+            check_same_kind(a, x, name)
     torch: Any = sys.modules.get("torch")
     if torch is not None and isinstance(a, torch.Tensor):
         from partialsum.arithmetic.torch_ops import gemm_tensors
@@ -73,6 +86,16 @@ def check_operand(x: Any, name: str) -> None:
         raise InputError(f"{name} must have dtype float32 (convert it first), got {x.dtype}")
 
 
+def check_same_kind(first: Any, x: Any, name: str) -> None:
+    """Raise :class:`InputError` where one operand is a numpy array and the other a torch tensor."""
+    if isinstance(first, np.ndarray) != isinstance(x, np.ndarray):
+        raise InputError(f"{name} must be a {_kind(first)} like the first operand, got a {_kind(x)}")
+
+
+def _kind(x: Any) -> str:
+    return "numpy array" if isinstance(x, np.ndarray) else "torch tensor"
+
+
 def gemm_arrays(
     a: Floats, b: Floats, acc: AnyAccumulator, inputs: Inputs, c: Floats | None, backend: Backend
 ) -> Floats:
@@ -81,6 +104,8 @@ def gemm_arrays(
     if backend is Backend.REFERENCE:
         return gemm_reference(a, b, acc, cast(Any, inputs), c)
     formats = parse_inputs(inputs)
+    if _goes_in_slices(b, formats[1], acc):
+        return _gemm_in_slices(a, b, acc, formats, c, shape)
     a, b = quantize_operands(a, b, inputs)
     if isinstance(acc, IntegerAccumulator):
         for name, x in (("a", a), ("b", b), ("c", c)):
@@ -88,35 +113,74 @@ def gemm_arrays(
                 units.check_integers(x, name)
         if not units.integers_fit(acc, a, b, c):
             return gemm_reference(a, b, acc, None, c)
-    batch, (m, n, k) = shape[:-2], (*shape[-2:], a.shape[-1])
-    left, right = np.broadcast_to(_aligned(a), (*batch, m, k)), np.broadcast_to(_aligned(b), (*batch, k, n))
-    start = None if c is None else np.broadcast_to(_aligned(c), shape)
     result = np.empty(shape, dtype=np.float32)
+    _run(a, b, acc, formats, c, result)
+    return result
+
+
+def _run(a: Floats, b: Floats, acc: AnyAccumulator, formats: Formats, c: Floats | None, result: Floats) -> None:
+    """Write ``c + a @ b`` of operands that are in their formats already into ``result``, which may be a view."""
+    batch, (m, n), k = result.shape[:-2], result.shape[-2:], a.shape[-1]
     native.load().gemm(
-        a=left,
-        b=right,
-        c=start,
+        a=np.broadcast_to(_aligned(a), (*batch, m, k)),
+        b=np.broadcast_to(_aligned(b), (*batch, k, n)),
+        c=None if c is None else np.broadcast_to(_aligned(c), result.shape),
         d=result,
         threads=native.num_threads(),
         level=native.current_simd_level(),
         forbidden=native.forbidden_kernels(),
         **units.register(acc, formats),
     )
+
+
+def _goes_in_slices(b: Floats, fmt: Format | None, acc: AnyAccumulator) -> bool:
+    """Whether a large ``b``, such as a vocabulary's, is quantised a few columns at a time, to spare a whole copy.
+
+    Not where a column's bits depend on its place: random words are drawn by index, a tensor's scale from all of it.
+    """
+    if b.ndim != 2 or b.size < 2 * _SLICE or fmt is None or isinstance(fmt, BlockFormat):
+        return False
+    if isinstance(acc, Accumulator):
+        return acc.rounding is not Rounding.STOCHASTIC
+    return isinstance(acc, AlignedAccumulator)
+
+
+def _gemm_in_slices(
+    a: Floats, b: Floats, acc: AnyAccumulator, formats: Formats, c: Floats | None, shape: tuple[int, ...]
+) -> Floats:
+    left, _ = quantize_operands(a, b[:, :0], formats)
+    start = None if c is None else np.broadcast_to(c, shape)
+    result = np.empty(shape, dtype=np.float32)
+    columns = max(1, _SLICE // b.shape[0])
+    for first in range(0, b.shape[1], columns):
+        part = np.s_[..., first : first + columns]
+        _, right = quantize_operands(a[..., :0, :], b[part], formats)
+        _run(left, right, acc, formats, None if start is None else start[part], result[part])
     return result
 
 
-def parse_inputs(inputs: Inputs) -> tuple[Format | None, Format | None]:
+def parse_inputs(inputs: Inputs) -> Formats:
     """Return the formats of the two operands that ``inputs`` names."""
-    first, second = inputs if isinstance(inputs, tuple) else (inputs, inputs)
+    pair = inputs if isinstance(inputs, tuple) else (inputs, inputs)
+    if len(pair) != 2:
+        raise InputError(f"inputs must be one format or a pair of formats, got {len(pair)} of them")
+    first, second = pair
     return None if first is None else parse_format(first), None if second is None else parse_format(second)
 
 
 def quantize_operands(a: Floats, b: Floats, inputs: Inputs) -> tuple[Floats, Floats]:
     """Return the operands in the formats that ``inputs`` names, with the defaults of ``quantize``."""
     first, second = parse_inputs(inputs)
-    left = a if first is None else quantize(a, first, axis=-1)
-    right = b if second is None else quantize(b, second, axis=-2)
+    left = a if first is None else _quantize_as_it_lies(a, first, -1)
+    right = b if second is None else _quantize_as_it_lies(b, second, -2)
     return left, right
+
+
+def _quantize_as_it_lies(x: Floats, fmt: Format, axis: int) -> Floats:
+    """Return ``x`` in a format, its blocks along ``axis``; a transposed matrix is read and written along its rows."""
+    if x.flags.c_contiguous or not x.swapaxes(-1, -2).flags.c_contiguous:
+        return quantize(x, fmt, axis=axis)
+    return quantize(x.swapaxes(-1, -2), fmt, axis=-3 - axis).swapaxes(-1, -2)
 
 
 def result_shape(a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -188,7 +188,11 @@ def _source(x: NDArray[Any]) -> NDArray[Any]:
     """Return ``x`` as contiguous float32 where that is exact, else as float64."""
     if x.dtype in (np.float32, np.float64):
         wanted = x.dtype.newbyteorder("=")
-    elif np.can_cast(x.dtype, np.float32) or x.dtype.name == "bfloat16" or x.dtype.name.startswith("float8"):
+    elif (
+        (x.dtype.kind != "b" and np.can_cast(x.dtype, np.float32))
+        or x.dtype.name == "bfloat16"
+        or x.dtype.name.startswith("float8")
+    ):
         wanted = np.dtype(np.float32)
     elif x.dtype.kind in "iu":
         wanted = np.dtype(np.float64)

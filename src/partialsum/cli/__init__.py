@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from partialsum.cli import analyze, bench, bits, curve, formats, rtl, synth, verify
+from partialsum.cli import analyze, bench, bits, curve, formats, predict, rtl, sweep, synth, train, verify
 from partialsum.errors import InputError
 
 app = typer.Typer(
@@ -21,8 +21,11 @@ app.command("bench")(bench.bench)
 app.command("bits")(bits.bits)
 app.command("curve")(curve.curve)
 app.command("formats")(formats.formats)
+app.command("predict")(predict.predict)
 app.command("rtl")(rtl.rtl)
+app.command("sweep")(sweep.sweep)
 app.command("synth")(synth.synth)
+app.command("train")(train.train)
 app.command("verify")(verify.verify)
 
 

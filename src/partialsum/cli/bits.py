@@ -26,6 +26,18 @@ Density = Annotated[float, typer.Option("--density", help="Share of products tha
 Cutoff = Annotated[
     float, typer.Option("--cutoff", help="A width suffices when v = exp(k (1 - VRR)) is below this.")
 ]
+Method = Annotated[
+    str,
+    typer.Option(
+        "--method", help="formula (2019, by variance lost) or evolution (by SNR kept, rounding included)."
+    ),
+]
+TargetSnr = Annotated[
+    float | None, typer.Option("--target-snr", metavar="DB", help="SNR to keep, 30 dB if not given (evolution).")
+]
+Rounding = Annotated[
+    str | None, typer.Option("--rounding", help="Rounding of the register, nearest_even if not given (evolution).")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -40,6 +52,9 @@ def bits(  # typer reads the parameters; nobody calls this by position
     chunk: Chunk = "64",
     density: Density = 1.0,
     cutoff: Cutoff = 50.0,
+    method: Method = "formula",
+    target_snr: TargetSnr = None,
+    rounding: Rounding = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell how many mantissa bits an accumulator needs for sums of K products, plain and chunked.
@@ -49,11 +64,18 @@ def bits(  # typer reads the parameters; nobody calls this by position
     ln v is shown at the width and, in brackets, at one bit less: (–) where no narrower one could hold a product.
 
     The best chunk is the power of two that needs the fewest bits, with the range of chunks that need no more.
+
+    With --method evolution, widths are the fewest bits that keep the target SNR with that rounding.
     """
     from partialsum.cli.numbers import parse_length, product_bits
 
     product, described = product_bits(inputs, grad_inputs, product_man_bits)
     size = parse_length(chunk, "chunk")
+    if is_evolution(method, target_snr, rounding):
+        _print_kept(
+            k, (inputs, grad_inputs, product_man_bits), size, density, target_snr, rounding, as_json=as_json
+        )
+        return
     rows = _rows([parse_length(text) for text in k], product, size, density, cutoff)
     if as_json:
         head = {"schema": "partialsum/bits/1", "product_man_bits": product, "density": density, "cutoff": cutoff}
@@ -64,6 +86,43 @@ def bits(  # typer reads the parameters; nobody calls this by position
     share = "" if density == 1.0 else f", density {density:g}"
     title = f"Mantissa bits for sums of k {described}{share}; enough while ln v < {math.log(cutoff):.3g}"
     print_rows([_cells(row, size) for row in rows], title=title)
+
+
+def is_evolution(method: str, target_snr: float | None, rounding: str | None) -> bool:
+    """Return whether widths are asked by SNR; refuse options that then, or otherwise, mean nothing."""
+    from partialsum.choices import parse_choice
+    from partialsum.errors import InputError
+    from partialsum.theory.solver import WidthMethod
+
+    if parse_choice(WidthMethod, method, "method") is WidthMethod.EVOLUTION:
+        return True
+    for name, value in (("--target-snr", target_snr), ("--rounding", rounding)):
+        if value is not None:
+            raise InputError(f"{name} only means something with --method evolution, got {value!r} without it")
+    return False
+
+
+def _print_kept(
+    k: list[str],
+    product: tuple[str, str | None, int | None],
+    chunk: int,
+    density: float,
+    target_snr: float | None,
+    rounding: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    from partialsum.cli.bits_kept import print_kept
+    from partialsum.cli.numbers import parse_length, product_bits
+    from partialsum.report.kept import make_criterion
+    from partialsum.theory.information import usual_product
+    from partialsum.theory.products import parse_product
+
+    inputs, grad_inputs, man_bits = product
+    bits, described = product_bits(*product)
+    law = usual_product(bits) if man_bits is not None else parse_product(f"{inputs}*{grad_inputs or inputs}")
+    criterion = make_criterion(target_snr, rounding, chunk)
+    print_kept([parse_length(text) for text in k], (law, bits, described), density, criterion, as_json=as_json)
 
 
 def _rows(

@@ -30,8 +30,13 @@ _ACCUMULATOR_KINDS: dict[str, type[AnyAccumulator]] = {
 
 def dump_policy(policy: Policy) -> str:
     """Return the TOML text of a policy; fields at their defaults are left out."""
+    return dump_table(_record(policy))
+
+
+def dump_table(table: Mapping[str, Any]) -> str:
+    """Return the TOML text of a table of strings, numbers, booleans, lists of these and further tables."""
     tables: list[str] = []
-    _dump_table(_record(policy), (), tables)
+    _dump_table(table, (), tables)
     return "\n\n".join(tables) + "\n"
 
 
@@ -48,6 +53,11 @@ def load_policy(source: str | Path) -> Policy:
         table = tomllib.loads(str(text))
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{where} is not valid TOML: {error}") from None
+    return policy_from_table(table, where)
+
+
+def policy_from_table(table: Mapping[str, Any], where: str = "the policy") -> Policy:
+    """Return the policy of a table read from TOML; errors name the table as ``where``."""
     check_keys(table, [field.name for field in fields(Policy)], where)
     for key in ("layers", "first", "last"):
         if key in table and not isinstance(table[key], Mapping):
@@ -205,7 +215,9 @@ def _scalar(value: Any) -> str:
         return "{ " + ", ".join(f"{_key(key)} = {_scalar(entry)}" for key, entry in value.items()) + " }"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if isinstance(value, int) else _quoted(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_scalar, value)) + "]"
+    return repr(value) if isinstance(value, int | float) else _quoted(value)
 
 
 def _quoted(text: str) -> str:

@@ -45,7 +45,7 @@ class _Pact(torch.autograd.Function):
 
 
 class ActivationQuantizer(nn.Module):
-    """PACT: y = ½(|x| − |x − α| + α) rounded to ``bits`` bits, with dy/dα = 1 where x ≥ α (SysML 2019 §2).
+    """PACT: y = ½(|x| − |x − α| + α) rounded to ``bits`` bits, with dy/dα = 1 where x ≥ α (SysML 2019).
 
     Inputs that take negative values on the first training batch are clipped symmetrically, to [−α, α]; α starts at
     that batch's mean magnitude plus ``spread`` standard deviations.

@@ -30,7 +30,7 @@ def bf16() -> Recipe:
 def accumulation_2019(
     report: Any = None, *, chunked: bool = True, perturbation: int = 0, rounding: str = "nearest_even"
 ) -> Recipe:
-    """Sakr et al., ICLR 2019 (arXiv 1901.06588) §5: FP8 inputs, accumulators of the predicted widths.
+    """Sakr et al., ICLR 2019 (arXiv 1901.06588), the training experiments: accumulators of predicted widths.
 
     Inputs are (1,5,2); each layer and GEMM has a (1,6,m) accumulator; the last layer has 16-bit inputs and
     accumulators; the loss scale is 1000.
@@ -53,7 +53,7 @@ def accumulation_2019(
     return Recipe(
         "accumulation-2019",
         f"FP8 (1,5,2) inputs, (1,6,m) accumulators of the predicted widths{perturbation:+d}, {kind}",
-        "arXiv 1901.06588 §5",
+        "arXiv 1901.06588, training experiments",
         Policy(
             policy.forward,
             policy.grad_input,
@@ -68,7 +68,7 @@ def accumulation_2019(
 
 
 def fp8_2018(*, chunk: int | None = 64, update_rounding: str = "stochastic") -> Recipe:
-    """Wang et al., NeurIPS 2018 (arXiv 1812.08011) §2, §3: FP8 training with chunked FP16 accumulation.
+    """Wang et al., NeurIPS 2018 (arXiv 1812.08011), the training scheme: FP8, chunked FP16 accumulation.
 
     FP8 (1,5,2) GEMMs accumulate in FP16 (1,6,9), chunk 64; weights are FP16 with stochastically rounded updates;
     the first layer's input and the last layer are FP16; the loss scale is 1000. ``chunk=None`` and
@@ -91,7 +91,7 @@ def fp8_2018(*, chunk: int | None = 64, update_rounding: str = "stochastic") -> 
     return Recipe(
         "fp8-2018",
         "FP8 (1,5,2) GEMMs, FP16 (1,6,9) accumulation in chunks, FP16 weights",
-        "arXiv 1812.08011 §2, §3",
+        "arXiv 1812.08011, training scheme",
         policy,
         update,
         LossScaling(1000.0),
@@ -105,9 +105,10 @@ def fixed16_2015(
     weight: str = "q2.14",
     gradient: str = "q2.14",
 ) -> Recipe:
-    """Gupta et al., ICML 2015 (arXiv 1502.02551) §3: 16-bit fixed point ⟨IL, FL⟩, stochastic or nearest rounding.
+    """Gupta et al., ICML 2015 (arXiv 1502.02551): 16-bit fixed point ⟨IL, FL⟩, stochastic or nearest.
 
-    Products are summed wide (here: in float32) and rounded once, at the end; so are updated weights.
+    Products are summed wide (here: in float32) and rounded once, at the end; so are updated weights. The optimizer's
+    own state stays in float32: the squares that Adam keeps are far below what 16-bit fixed point resolves.
     """
     mode = parse_choice(Rounding, rounding, "rounding")
     formats = {"activation": f"{activation},{mode}", "weight": f"{weight},{mode}", "gradient": f"{gradient},{mode}"}
@@ -119,9 +120,9 @@ def fixed16_2015(
     return Recipe(
         "fixed16-2015",
         f"16-bit fixed point, {mode} rounding",
-        "arXiv 1502.02551 §3",
+        "arXiv 1502.02551, limited-precision arithmetic",
         Policy(inputs=formats, outputs=outputs, name="fixed16-2015"),
-        WeightUpdate(parse_format(weight), mode, parse_format(weight)),
+        WeightUpdate(parse_format(weight), mode),
     )
 
 
@@ -180,35 +181,37 @@ def _block(name: str, inputs: Any, description: str, source: str) -> Recipe:
 def mxfp8() -> Recipe:
     """OCP Microscaling v1.0: MXFP8 (e4m3, blocks of 32 along k) for every operand, float32 accumulators."""
     return _block(
-        "mxfp8", "mxfp8_e4m3", "MXFP8 (e4m3) inputs, float32 accumulators", "OCP Microscaling v1.0 §5, §6"
+        "mxfp8", "mxfp8_e4m3", "MXFP8 (e4m3) inputs, float32 accumulators", "OCP Microscaling Formats v1.0"
     )
 
 
 def mxfp4() -> Recipe:
     """MXFP4 (e2m1, blocks of 32 along k), gradients rounded stochastically, float32 accumulators.
 
-    Tseng et al., arXiv 2502.20586 §3, without their random Hadamard transform.
+    Tseng et al., Training LLMs with MXFP4 (arXiv 2502.20586), the stochastically rounded gradients without the
+    random Hadamard transform.
     """
     roles = {"activation": "mxfp4", "weight": "mxfp4", "gradient": "mxfp4,stochastic"}
     return _block(
-        "mxfp4", roles, "MXFP4 inputs, float32 accumulators", "OCP Microscaling v1.0; arXiv 2502.20586 §3"
+        "mxfp4", roles, "MXFP4 inputs, float32 accumulators", "OCP Microscaling Formats v1.0; arXiv 2502.20586"
     )
 
 
 def nvfp4() -> Recipe:
     """NVFP4 (e2m1, blocks of 16 along k with e4m3 scales), gradients rounded stochastically.
 
-    arXiv 2509.25149 §4, without its Hadamard transform and two-dimensional weight blocks; float32 accumulators.
+    Pretraining Large Language Models with NVFP4 (arXiv 2509.25149), without its Hadamard transform, two-dimensional
+    weight blocks and layers in high precision; float32 accumulators.
     """
     roles = {"activation": "nvfp4", "weight": "nvfp4", "gradient": "nvfp4,stochastic"}
-    return _block("nvfp4", roles, "NVFP4 inputs, float32 accumulators", "arXiv 2509.25149 §4")
+    return _block("nvfp4", roles, "NVFP4 inputs, float32 accumulators", "arXiv 2509.25149")
 
 
 def hopper_fp8(*, promote_every: int | None = 128) -> Recipe:
     """FP8 on Hopper's tensor cores, whose accumulation truncates to about 14 bits.
 
     e4m3 activations and weights, e5m2 gradients, one power-of-two scale per tensor; promotion to float32 every 128
-    products (DeepSeek-V3, arXiv 2412.19437 §3.3.2) or, with ``promote_every=None``, none.
+    products (DeepSeek-V3, arXiv 2412.19437, its FP8 accumulation) or, with ``promote_every=None``, none.
     """
     unit = "h100-fp8" if promote_every is None else f"h100-fp8,promote_every={promote_every}"
     roles = {
@@ -220,7 +223,7 @@ def hopper_fp8(*, promote_every: int | None = 128) -> Recipe:
     return Recipe(
         "hopper-fp8",
         f"FP8 inputs, H100 FP8 tensor-core accumulation {promotion}",
-        "arXiv 2412.19437 §3.3.2; arXiv 2511.10909",
+        "arXiv 2412.19437 (FP8 accumulation); arXiv 2511.10909",
         Policy(unit, unit, unit, roles, name="hopper-fp8"),
     )
 
@@ -228,7 +231,7 @@ def hopper_fp8(*, promote_every: int | None = 128) -> Recipe:
 def lba12_2024() -> Recipe:
     """Blumenfeld et al., ICLR 2024 (arXiv 2401.14110): 12-bit (1,4,7) accumulators in forward.
 
-    Products and sums are cut, chunk 16; inputs and both gradients stay in float32.
+    Mantissas of products and sums are cut, chunk 16; inputs and both gradients stay in float32.
     """
     return Recipe(
         "lba12-2024",

@@ -12,7 +12,7 @@ from partialsum.errors import InputError
 
 
 class StaticLossScale:
-    """A constant loss scale (1000 in Wang et al., NeurIPS 2018 §3; 1 does nothing but skip overflowed steps).
+    """A constant loss scale (1000 in Wang et al., NeurIPS 2018; 1 does nothing but skip overflowed steps).
 
     Raises :class:`InputError` for a scale that is not a positive finite number.
     """
@@ -56,7 +56,7 @@ class StaticLossScale:
 
 class DynamicLossScale(StaticLossScale):
     """A loss scale that backs off where gradients overflow and grows after ``interval`` steps without (Micikevicius
-    et al., ICLR 2018 §3.2)."""
+    et al., ICLR 2018)."""
 
     def __init__(
         self,

@@ -81,3 +81,18 @@ def macs_by_width(rows: Iterable[Row]) -> tuple[dict[int, int], dict[int, int]]:
         plain[row.man_bits] += row.macs
         chunked[row.man_bits_chunked] += row.macs
     return dict(plain), dict(chunked)
+
+
+_WIDEST = 23
+
+
+def kept_bits(man_bits: int | None) -> str:
+    """Return a width by information kept; None is beyond the widest that is tried, float32's."""
+    return f">{_WIDEST}" if man_bits is None else str(man_bits)
+
+
+def decibels(snr_db: float | None, man_bits: int | None = 0) -> str:
+    """Return an SNR; None is no error at all, or a dash where the width it belongs to is beyond what is tried."""
+    if snr_db is not None:
+        return f"{snr_db:.1f}"
+    return "–" if man_bits is None or man_bits > _WIDEST else "no error"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from partialsum.accumulators import AlignedAccumulator, Rounding
 from partialsum.theory.grids import Rounder
-from partialsum.theory.groups import AlignedProducts, group_sum
+from partialsum.theory.groups import LOW_NUMBERS, AlignedProducts, group_sum, lattice
 from partialsum.theory.products import ProductLaw
 from partialsum.theory.transitions import Case
 
 _RARE = 1e-10
-_FINE_BITS = 24
-"""Bits below the smallest product that an exact group sum is held to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +46,7 @@ class AlignedAdder:
     @cached_property
     def law(self) -> ProductLaw:
         """The exact sum of a group."""
-        finest = 2.0 ** (self._exponents[0] - _FINE_BITS)
-        power = self.product.error_power
-        return group_sum([(1.0, self._products)], self.count, finest, power, self.product.name)[1]
+        return self._sum([(1.0, self._products)], 0.0, math.inf)[1]
 
     def cases(self, exponent: int | None) -> Sequence[Case]:
         """Return the cases for running sums of this exponent (None: zero, which takes no part)."""
@@ -67,8 +64,7 @@ class AlignedAdder:
         if exponent not in self._within_cases:
             unit = self._unit(exponent)
             part = self._products.below(exponent).cut(unit, self.acc.alignment)
-            sums = group_sum([(1.0, part)], self.count, unit, self.product.error_power, self.product.name)
-            self._within_cases[exponent] = Case(*sums)
+            self._within_cases[exponent] = Case(*self._sum([(1.0, part)], unit))
         return self._within_cases[exponent]
 
     def _led_by(self, exponent: int) -> Case:
@@ -77,9 +73,18 @@ class AlignedAdder:
             unit = self._unit(exponent)
             signed = ((1.0, exponent), (-1.0, exponent - 1))
             parts = [(sign, self._products.below(e).cut(unit, self.acc.alignment)) for sign, e in signed]
-            sums = group_sum(parts, self.count, unit, self.product.error_power, self.product.name)
-            self._led_cases[exponent] = Case(*sums, unit, self.acc.alignment)
+            self._led_cases[exponent] = Case(*self._sum(parts, unit), unit, self.acc.alignment)
         return self._led_cases[exponent]
+
+    def _sum(
+        self, parts: list[tuple[float, AlignedProducts]], unit: float, low_numbers: float = LOW_NUMBERS
+    ) -> tuple[float, ProductLaw]:
+        quantum = max(unit, self._lattice)
+        return group_sum(parts, self.count, quantum, self.product.error_power, self.product.name, low_numbers)
+
+    @cached_property
+    def _lattice(self) -> float:
+        return lattice(self.product.values)
 
     def _unit(self, exponent: int) -> float:
         top = exponent if self.acc.min_exponent is None else max(exponent, self.acc.min_exponent)

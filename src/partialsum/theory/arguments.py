@@ -79,6 +79,13 @@ def log_cutoff(cutoff: float) -> float:
     return math.log(float(number))
 
 
+def target_snr_db(value: float) -> float:
+    """Return a signal-to-noise ratio to keep, in dB: 0 to 140."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0.0 < float(value) <= 140.0:
+        raise InputError(f"target_snr_db must be a number of dB above 0 and at most 140, got {_shown(value)}")
+    return float(value)
+
+
 def _readable(bound: int) -> str:
     return f"10^{round(math.log10(bound))}" if bound >= 10**6 else str(bound)
 

@@ -24,7 +24,7 @@ _POINTS_PER_DEVIATION = 16
 _DEVIATIONS = 64
 _LEAST = 1e-12
 _GOLDEN = 0.6180339887498949
-_LOW_NUMBERS = 32
+LOW_NUMBERS = 32
 _LOWEST = -(2**20)
 """Exponent of a zero product: below all others."""
 
@@ -70,14 +70,27 @@ def cut(x: Array, quantum: float, alignment: Rounding) -> Array:
     return np.asarray((np.floor(steps) if alignment is Rounding.DOWN else np.trunc(steps)) * quantum)
 
 
+def lattice(values: Array) -> float:
+    """Return the largest power of two that all ``values`` are multiples of (1 where all are zero)."""
+    significand, exponent = np.frexp(values[values != 0])
+    digits = np.ldexp(significand, 53).astype(np.int64)
+    return float(np.ldexp((digits & -digits).astype(np.float64), exponent - 53).min()) if digits.size else 1.0
+
+
 def group_sum(
-    parts: list[tuple[float, AlignedProducts]], count: int, quantum: float, error_power: float, name: str
+    parts: list[tuple[float, AlignedProducts]],
+    count: int,
+    quantum: float,
+    error_power: float,
+    name: str,
+    low_numbers: float = LOW_NUMBERS,
 ) -> tuple[float, ProductLaw]:
     """Return the probability and the law of the sum of ``count`` products, over signed ``parts``.
 
     Each part is a sign and products whose weights need not sum to 1: the sum over parts of sign · weight^count is the
     probability. All values are multiples of ``quantum``; ``error_power`` is E of the error that products bring along,
-    squared.
+    squared. Where sums are too many to be told apart, those that stand for them run evenly over ``low_numbers``
+    multiples of ``quantum`` about a grid.
     """
     if count == 1:
         return _single(parts, error_power, name)
@@ -99,7 +112,7 @@ def group_sum(
         )
     if total < _LEAST:
         return 0.0, ProductLaw(np.zeros(1), np.ones(1), name)
-    values, weights, errors = _inverse(mass, carried, size, grain, quantum)
+    values, weights, errors = _inverse(mass, carried, (size, grain, quantum), low_numbers)
     return total, ProductLaw(values, weights, name, errors, max(power / total, 0.0))
 
 
@@ -129,15 +142,19 @@ def _transform(value: Array, weight: Array, grain: float, size: int) -> NDArray[
 
 
 def _inverse(
-    mass: NDArray[np.complex128], carried: NDArray[np.complex128], size: int, grain: float, quantum: float
+    mass: NDArray[np.complex128],
+    carried: NDArray[np.complex128],
+    grid: tuple[int, float, float],
+    low_numbers: float,
 ) -> tuple[Array, Array, Array]:
+    size, grain, quantum = grid
     place = np.fft.fftfreq(size, 1 / size)
     weights, error = np.fft.irfft(mass, size), np.fft.irfft(carried, size)
     keep = weights > 1e-14 * weights.max()
     weights, error, values = weights[keep], error[keep] / weights[keep], place[keep] * grain
     if grain <= quantum:
         return values, weights, error
-    low = np.minimum(np.floor(grain / quantum / 2), _LOW_NUMBERS)
+    low = np.minimum(np.floor(grain / quantum / 2), low_numbers)
     offset = np.rint(low * ((_GOLDEN * (np.abs(place[keep]) + 1)) % 1.0)) * quantum
     pairs = np.concatenate([values - offset, values + offset])
     return pairs, np.tile(weights / 2, 2), np.tile(error, 2)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from partialsum.accumulators import Accumulator, AnyAccumulator, parse_accumulator
+from partialsum.accumulators import AnyAccumulator, parse_accumulator
 from partialsum.errors import InputError
 from partialsum.formats import Format
 from partialsum.theory.evolution import Moments
@@ -69,15 +69,20 @@ def predict(
     Raises:
         InputError: where an argument is impossible, in one sentence.
     """
-    acc = parse_accumulator(accumulator)
-    lengths = np.asarray(k)
-    if lengths.dtype.kind not in "iu" or lengths.size == 0 or lengths.min() < 1 or lengths.max() > MAX_LENGTH:
-        raise InputError(f"k must be whole numbers from 1 to 10**15, got {k!r}")
+    acc, lengths = parse_accumulator(accumulator), check_lengths(k)
     if not (math.isfinite(kappa) and kappa > 0):
         raise InputError(f"kappa must be positive, got {kappa}")
     law = resolve_product(product, density, mean)
-    moments = _moments(acc, law, lengths.astype(np.float64).ravel())
+    moments = sum_moments(acc, law, lengths.astype(np.float64).ravel())
     return _prediction(lengths, acc, law, moments, kappa)
+
+
+def check_lengths(k: ArrayLike) -> NDArray[np.int64]:
+    """Return accumulation lengths as an array of integers; raises :class:`InputError` for anything else."""
+    lengths = np.asarray(k)
+    if lengths.dtype.kind not in "iu" or lengths.size == 0 or lengths.min() < 1 or lengths.max() > MAX_LENGTH:
+        raise InputError(f"k must be whole numbers from 1 to 10**15, got {k!r}")
+    return lengths
 
 
 def resolve_product(product: Product, density: float = 1.0, mean: float = 0.0) -> ProductLaw:
@@ -93,12 +98,6 @@ def resolve_product(product: Product, density: float = 1.0, mean: float = 0.0) -
             raise InputError(f"product must be a name, a format, a law or a pair of operands, got {product!r}")
         return product_law(*product).with_density(density)
     return parse_product(str(product), mean).with_density(density)
-
-
-def _moments(acc: AnyAccumulator, law: ProductLaw, k: NDArray[np.float64]) -> Moments:
-    if isinstance(acc, Accumulator):
-        return sum_moments(acc, law, k)
-    raise InputError(f"only an Accumulator can be predicted, got {acc}")
 
 
 def _prediction(

@@ -72,7 +72,9 @@ class ProductLaw:
     ``error`` is E[computed − exact | value] and ``error_power`` is E[(computed − exact)²], both zero where products
     are exact. ``carry`` is the probability that the operands' significands multiply to 2 or more, so that the sum of
     their exponents, which matrix units align by, is one less than the exponent of the value; unknown, it is taken as
-    that of significands with evenly distributed logarithms. ``name`` is for people.
+    that of significands with evenly distributed logarithms. ``name`` is for people. A product law that was made from
+    two ``operands`` remembers them, and which share of the products :meth:`with_density` ``kept``, so that it can be
+    sampled as hardware sees it (:mod:`partialsum.theory.sampling`).
     Raises :class:`InputError` for weights that are no probabilities.
     """
 
@@ -82,6 +84,8 @@ class ProductLaw:
     error: Array = field(default_factory=lambda: np.zeros(1))
     error_power: float = 0.0
     carry: Array | None = None
+    operands: tuple[Operand, Operand] | None = None
+    kept: float = 1.0
 
     def __post_init__(self) -> None:
         values, weights = (np.asarray(x, dtype=np.float64) for x in (self.values, self.weights))
@@ -163,6 +167,8 @@ class ProductLaw:
             np.append(self.error, 0.0),
             self.error_power * density,
             np.append(self.carries, 0.0),
+            self.operands,
+            self.kept * density,
         )
 
     @property
@@ -193,10 +199,10 @@ def _product_law(a: Operand, b: Operand) -> ProductLaw:
     values, weights = np.multiply.outer(x, y).ravel(), np.multiply.outer(u, v).ravel()
     significands = np.multiply.outer(*(2 * np.abs(np.frexp(side)[0]) for side in (x, y))).ravel()
     name = str(a) if a == b else f"{a}*{b}"
-    law = ProductLaw(values, weights, name, carry=significands >= 2)
+    law = ProductLaw(values, weights, name, carry=significands >= 2, operands=(a, b))
     if law.values.size > _MOST_VALUES:
         bits = _man_bits(a) + _man_bits(b) + 1
-        return ProductLaw(*spread(law.values, law.weights, _lattice(a) * _lattice(b), bits), name)
+        return ProductLaw(*spread(law.values, law.weights, _lattice(a) * _lattice(b), bits), name, operands=(a, b))
     return law
 
 

@@ -14,17 +14,35 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from partialsum.accumulators import Rounding
+from partialsum.choices import Choice, parse_choice
 from partialsum.errors import InputError
 from partialsum.theory import arguments
 from partialsum.theory.arguments import MAX_LENGTH, Floats
 from partialsum.theory.variance import Levels, Method, Number, level_log_loss, split_levels
 
+if TYPE_CHECKING:
+    from partialsum.theory.predict import Product
+
 Integers = npt.NDArray[np.int64]
+
+
+class WidthMethod(Choice):
+    """What makes a width wide enough."""
+
+    FORMULA = "formula"
+    """The variance lost stays below a cutoff (arXiv 1901.06588)."""
+    EVOLUTION = "evolution"
+    """The signal-to-noise ratio that the rounding-aware prediction gives stays above a target."""
+
+
+USUAL_TARGET_DB = 30.0
+"""SNR asked for where none is given: an error of 3 % of the sum's standard deviation."""
 
 _SECTIONS = 63
 """Lengths tried at once while the longest one is narrowed down."""
@@ -37,6 +55,11 @@ def min_man_bits(
     chunk: Number | None = None,
     density: Number = 1.0,
     cutoff: float = 50.0,
+    *,
+    method: str | WidthMethod = ...,
+    target_snr_db: float | None = ...,
+    rounding: str | Rounding | None = ...,
+    product: Product | None = ...,
 ) -> int: ...
 @overload
 def min_man_bits(
@@ -45,6 +68,11 @@ def min_man_bits(
     chunk: npt.ArrayLike | None = None,
     density: npt.ArrayLike = 1.0,
     cutoff: float = 50.0,
+    *,
+    method: str | WidthMethod = ...,
+    target_snr_db: float | None = ...,
+    rounding: str | Rounding | None = ...,
+    product: Product | None = ...,
 ) -> Integers: ...
 def min_man_bits(
     k: npt.ArrayLike,
@@ -52,28 +80,81 @@ def min_man_bits(
     chunk: npt.ArrayLike | None = None,
     density: npt.ArrayLike = 1.0,
     cutoff: float = 50.0,
+    *,
+    method: str | WidthMethod = WidthMethod.FORMULA,
+    target_snr_db: float | None = None,
+    rounding: str | Rounding | None = None,
+    product: Product | None = None,
 ) -> int | Integers:
     """Return the fewest stored mantissa bits an accumulator needs for sums of ``k`` products.
 
-    It is the smallest suitable width, but not below ``product_man_bits``: the theory assumes that a product fits.
-    All arguments but ``cutoff`` may be arrays and broadcast against each other (a whole network in one call);
-    scalars give an int.
+    ``method="formula"``: the smallest suitable width, but not below ``product_man_bits``, as the theory assumes that
+    a product fits. ``method="evolution"``: the smallest that keeps ``target_snr_db`` with ``rounding``, however
+    narrow, for products that are drawn as :func:`partialsum.predict` has it.
+    ``k`` to ``density`` may be arrays and broadcast against each other (a whole network in one call); scalars give an
+    int.
 
     Args:
         k: accumulation length, 1 to 10^12 (the paper's n).
         product_man_bits: mantissa bits of an exact product, 5 for two e5m2 numbers.
         chunk: number of products summed before the partial result joins the running total; None for a plain sum.
         density: share of products that are not zero (the paper's NZR).
-        cutoff: what v, the normalised exponential variance lost, must be below.
+        cutoff: what v, the normalised exponential variance lost, must be below (formula).
+        method: ``"formula"`` or ``"evolution"``.
+        target_snr_db: signal-to-noise ratio to keep, 30 dB if None (evolution).
+        rounding: of the register, nearest_even if None (evolution).
+        product: what is summed, as for :func:`partialsum.predict`, instead of two normals that share
+            ``product_man_bits`` (evolution).
 
     Raises:
-        InputError: where a number is impossible.
+        InputError: where a number is impossible, or 23 bits do not keep the target.
     """
+    way = parse_choice(WidthMethod, method, "method")
+    if way is WidthMethod.EVOLUTION:
+        return _by_evolution(k, product_man_bits, chunk, density, target_snr_db, rounding, product)
+    given = {"target_snr_db": target_snr_db, "rounding": rounding, "product": product}
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"{name} only means something with method='evolution', got {value!r} with 'formula'")
     k_, m_p = arguments.lengths(k), arguments.mantissa_bits(product_man_bits, "product_man_bits")
     limit = arguments.log_cutoff(cutoff)
     levels = split_levels(k_, m_p, arguments.chunks(chunk), arguments.densities(density))
     width = _narrowest(levels, m_p, m_p, limit)
     return int(width) if width.ndim == 0 else width
+
+
+def _by_evolution(
+    k: npt.ArrayLike,
+    product_man_bits: npt.ArrayLike,
+    chunk: npt.ArrayLike | None,
+    density: npt.ArrayLike,
+    target_snr_db: float | None,
+    rounding: str | Rounding | None,
+    product: Product | None,
+) -> int | Integers:
+    """Return the widths that keep the target; sums that differ in nothing but their length share evolutions."""
+    from partialsum.theory.information import WIDEST, narrowest, usual_product
+    from partialsum.theory.predict import resolve_product
+
+    mode = parse_choice(Rounding, rounding or Rounding.NEAREST_EVEN, "rounding")
+    target = arguments.target_snr_db(USUAL_TARGET_DB if target_snr_db is None else target_snr_db)
+    bits = arguments.mantissa_bits(product_man_bits, "product_man_bits")
+    grid = np.broadcast_arrays(arguments.lengths(k), bits, arguments.chunks(chunk), arguments.densities(density))
+    answer = np.zeros(grid[0].shape, dtype=np.int64)
+    rest = np.stack([part.ravel() for part in grid[1:]], axis=1)
+    for m_p, size, share in np.unique(rest, axis=0).tolist() if rest.size else ():
+        here = (grid[1] == m_p) & (grid[2] == size) & (grid[3] == share)
+        law = resolve_product(usual_product(int(m_p)) if product is None else product, share)
+        lengths = grid[0][here].astype(np.int64)
+        widths = narrowest(lengths.tolist(), law, target, mode, None if math.isinf(size) else int(size))
+        for length, width in widths.items():
+            if width is None:
+                raise InputError(
+                    f"no register of up to {WIDEST} mantissa bits keeps {target:g} dB over {length} products with "
+                    f"{mode} rounding; ask for less, or sum in chunks"
+                )
+        answer[here] = [widths[length] or 0 for length in lengths.tolist()]
+    return int(answer) if answer.ndim == 0 else answer
 
 
 def _narrowest(levels: Levels, product_man_bits: Floats, floor: Floats, limit: float) -> Integers:

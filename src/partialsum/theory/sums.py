@@ -7,44 +7,83 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from partialsum.accumulators import Accumulator
+from partialsum.accumulators import Accumulator, AlignedAccumulator, AnyAccumulator
+from partialsum.errors import InputError
 from partialsum.formats import FloatFormat
-from partialsum.theory.evolution import Chain, FloatAdder, Moments, State
+from partialsum.theory.aligned import AlignedAdder
+from partialsum.theory.evolution import Adder, Chain, FloatAdder, Moments, State
 from partialsum.theory.grids import Rounder, product_rounder, quantum_of, register_rounder
+from partialsum.theory.joined import JoiningAdder
 from partialsum.theory.products import ProductLaw
 
 Array = NDArray[np.float64]
 
 _CACHE_SIZE = 64
+_TOTAL = FloatFormat(8, 23)
+"""What promoted sums are added up in."""
 
 
-def sum_moments(acc: Accumulator, law: ProductLaw, k: Array) -> Moments:
+def sum_moments(acc: AnyAccumulator, law: ProductLaw, k: Array) -> Moments:
     """Return the moments of sums of ``k`` products (each at least 1) in ``acc``; results are cached."""
+    if isinstance(acc, Accumulator):
+        return _float_moments(acc, law, k)
+    if isinstance(acc, AlignedAccumulator):
+        return _aligned_moments(acc, law, k)
+    raise InputError(f"an integer register cannot be predicted yet, got {acc}")
+
+
+def _float_moments(acc: Accumulator, law: ProductLaw, k: Array) -> Moments:
     rounder = product_rounder(acc)
     if rounder is not None:
         law = rounded_law(law, rounder)
     if acc.chunk is None:
-        return _chain(acc, law).at(k)
-    inner = _chain(replace(acc, chunk=None), law)
-    short = np.minimum(k, acc.chunk)
-    parts = [inner.at(short)]
-    if (k > acc.chunk).any():
-        parts.append(_chain(acc, inner.law_at(acc.chunk)).at(np.maximum(k / acc.chunk, 1.0)))
-        joined = [np.where(k > acc.chunk, outer, within) for within, outer in zip(*parts, strict=True)]
-        return Moments(k, *joined[1:])
-    return parts[0]
+        return _float_chain(register_rounder(acc), law).at(k)
+    inner = _float_chain(register_rounder(acc), law)
+    parts = inner.at(np.minimum(k, acc.chunk))
+    if not (k > acc.chunk).any():
+        return parts
+    outer = _float_chain(register_rounder(acc), inner.law_at(acc.chunk))
+    return _either(k, acc.chunk, parts, outer.at(np.maximum(k / acc.chunk, 1.0)))
+
+
+def _aligned_moments(acc: AlignedAccumulator, law: ProductLaw, k: Array) -> Moments:
+    whole = acc.promote_every
+    plain = replace(acc, promote_every=None)
+    parts = _group_moments(plain, law, k if whole is None else np.minimum(k, whole))
+    if whole is None or not (k > whole).any():
+        return parts
+    promoted = _unit_chain(plain, law, plain.group).law_at(whole // plain.group)
+    outer = _float_chain(Rounder(_TOTAL), promoted)
+    return _either(k, whole, parts, outer.at(np.maximum(k / whole, 1.0)))
+
+
+def _group_moments(acc: AlignedAccumulator, law: ProductLaw, k: Array) -> Moments:
+    """Return the moments of a matrix unit's sums; a last, short group counts as its share of a whole one."""
+    columns = np.empty((len(fields(Moments)), k.size))
+    for size in {int(n) for n in k if n < acc.group}:
+        columns[:, k == size] = np.stack(list(_unit_chain(acc, law, size).at(np.ones(1))))
+    full = k >= acc.group
+    if full.any():
+        columns[:, full] = np.stack(list(_unit_chain(acc, law, acc.group).at(k[full] / acc.group)))
+    return Moments(k, *columns[1:])
+
+
+def _either(k: Array, first: int, within: Moments, beyond: Moments) -> Moments:
+    joined = [np.where(k > first, outer, inner) for inner, outer in zip(within, beyond, strict=True)]
+    return Moments(k, *joined[1:])
 
 
 class CachedChain:
     """A chain that runs as far as it was asked, and the laws it had where somebody stopped."""
 
-    def __init__(self, rounder: Rounder, law: ProductLaw) -> None:
-        self._adder = FloatAdder(rounder, law)
+    def __init__(self, adder: Adder) -> None:
+        self._adder = adder
         self._chain = Chain(self._adder)
         self._laws: dict[int, ProductLaw] = {}
         self._lock = threading.Lock()
@@ -69,15 +108,22 @@ _chains: OrderedDict[tuple[object, ...], CachedChain] = OrderedDict()
 _lock = threading.Lock()
 
 
-def _chain(acc: Accumulator, law: ProductLaw) -> CachedChain:
-    rounder = register_rounder(acc)
-    key = (rounder, *law.key)
+def _cached(key: tuple[object, ...], make: Callable[[], Adder]) -> CachedChain:
     with _lock:
-        chain = _chains.pop(key, None) or CachedChain(rounder, law)
+        chain = _chains.pop(key, None) or CachedChain(make())
         _chains[key] = chain
         while len(_chains) > _CACHE_SIZE:
             _chains.popitem(last=False)
     return chain
+
+
+def _float_chain(rounder: Rounder, law: ProductLaw) -> CachedChain:
+    return _cached((rounder, *law.key), lambda: FloatAdder(rounder, law))
+
+
+def _unit_chain(acc: AlignedAccumulator, law: ProductLaw, count: int) -> CachedChain:
+    kind = AlignedAdder if acc.join_bits is None else JoiningAdder
+    return _cached((acc, count, *law.key), lambda: kind(acc, law, count))
 
 
 def clear_cache() -> None:

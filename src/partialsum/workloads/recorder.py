@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +11,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from partialsum.workloads.gemm import Gemm, Pass, Role, Unanalysed
 from partialsum.workloads.lineage import Lineage, LineageTable
+from partialsum.workloads.names import split_parameter, weight_layer
 from partialsum.workloads.passes import (
     Convolution,
     Operand,
@@ -20,9 +20,6 @@ from partialsum.workloads.passes import (
     join,
     product_passes,
 )
-
-_PARAMETRIZATION = re.compile(r"(?<![^.])parametrizations\.|\.original\d*$")
-_WEIGHT_IN_NAME = re.compile(r"^_?weight(_[gv])?$|^_?weight_|_weight$")
 
 
 @dataclass(slots=True)
@@ -246,7 +243,7 @@ class Recorder:
     def _is_own(self, tensor: Tensor) -> bool:
         lineage = self.lineages.get(tensor)
         return lineage is not None and any(
-            _owner(name)[0] == self.here for name in lineage.parameter if name not in self.lineages.buffers
+            split_parameter(name)[0] == self.here for name in lineage.parameter if name not in self.lineages.buffers
         )
 
     def _is_buffer(self, tensor: Tensor) -> bool:
@@ -261,23 +258,7 @@ class Recorder:
         """Name a layer after its weight: the module that owns it, or the running module where it is tied."""
         lineage = self.lineages.get(weight)
         names = lineage.parameter if lineage else ()
-        if not names:
-            return self.here
-        inside = [name for name in names if _is_within(name, self.here)]
-        own = [name for name in inside if _owner(name)[0] == self.here]
-        owner, leaf = _owner((own or inside or list(names))[0])
-        return join(owner, leaf) if leaf else owner
-
-
-def _owner(parameter: str) -> tuple[str, str]:
-    """Split ``a.b.in_proj_weight`` into the module ``a.b`` and what is left of the name, ``in_proj``."""
-    parameter = _PARAMETRIZATION.sub("", parameter)
-    owner, _, leaf = parameter.rpartition(".")
-    return owner, _WEIGHT_IN_NAME.sub("", leaf)
-
-
-def _is_within(parameter: str, module: str) -> bool:
-    return not module or parameter.startswith(module + ".")
+        return weight_layer(names, self.here) if names else self.here
 
 
 def _renamed(gemms: tuple[Gemm, ...]) -> Callable[[str, str], tuple[Gemm, ...]]:

@@ -6,7 +6,7 @@
 // pass has the convolution's stride as its step.
 #pragma once
 
-#include <cstdint>
+#include "partialsum/platform.hpp"
 
 namespace partialsum {
 

@@ -1,0 +1,49 @@
+"""Text of any kind as its bytes: 256 tokens, no tokenizer to agree on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from partialsum.errors import InputError
+from partialsum.experiments.data import Dataset
+
+_TEST_SHARE = 10
+"""The last tenth of the file is for testing."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Stretches of ``context`` bytes that follow one another; the target of each byte is the next one."""
+
+    data: Tensor
+    context: int
+
+    def __len__(self) -> int:
+        return (len(self.data) - 1) // self.context
+
+    def samples(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets, int64 ``[batch, context]``."""
+        places = indices[:, None] * self.context + torch.arange(self.context + 1)
+        window = self.data[places].long()
+        return window[:, :-1], window[:, 1:]
+
+
+def load_text(path: Path, context: int) -> Dataset:
+    """Return the bytes of a file, the first nine tenths to train on, the last to test."""
+    try:
+        data = torch.from_numpy(np.fromfile(path, np.uint8))
+    except OSError as error:
+        raise InputError(f"cannot read text {str(path)!r}: {error.strerror or error}") from None
+    cut = len(data) - len(data) // _TEST_SHARE
+    train, test = Windows(data[:cut], context), Windows(data[cut:], context)
+    if not len(train) or not len(test):
+        raise InputError(
+            f"text {str(path)!r} must be longer for samples of {context} bytes, got {len(data)} bytes: "
+            f"at least {(context + 1) * (_TEST_SHARE + 1)} are needed"
+        )
+    return Dataset("text", train, test, 256, "text")

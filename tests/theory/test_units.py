@@ -1,0 +1,45 @@
+"""Matrix units: the prediction beside bit-exact sums of every preset."""
+
+from __future__ import annotations
+
+import pytest
+
+import partialsum as ps
+
+NARROW = [
+    ("h100-fp8", "e4m3fn", 4096),
+    ("h100-fp8", "e5m2", 1024),
+    ("h100-fp8,promote_every=128", "e4m3fn", 4096),
+    ("ada-fp8", "e4m3fn", 2048),
+    ("aligned,fraction_bits=8,group=4,result=e8m8", "e4m3fn", 512),
+    ("aligned,fraction_bits=9,group=8,result=e8m9,result_rounding=nearest_even", "e5m2", 512),
+]
+
+
+@pytest.mark.parametrize(("accumulator", "product", "k"), NARROW)
+def test_narrow_units(accumulator: str, product: str, k: int) -> None:
+    simulated = ps.simulate(k, accumulator, product, sums=8192, seed=5)
+    predicted = ps.predict(k, accumulator, product)
+    assert predicted.snr_db == pytest.approx(simulated.snr_db, abs=0.5)  # three standard errors
+    assert predicted.vrr == pytest.approx(simulated.vrr, abs=0.01)
+    assert predicted.gain == pytest.approx(simulated.gain, abs=0.01)
+
+
+def test_downward_alignment_is_biased() -> None:
+    accumulator = "aligned,fraction_bits=10,group=8,result=e8m10,alignment=down"
+    simulated = ps.simulate(1024, accumulator, sums=16384, seed=6)
+    predicted = ps.predict(1024, accumulator)
+    low, high = simulated.intervals["bias"]
+    assert predicted.bias < -0.05
+    assert low - 0.005 < predicted.bias < high + 0.005 < 0
+    assert predicted.snr_db == pytest.approx(simulated.snr_db, abs=0.4)
+
+
+def test_promotion_helps_and_short_sums_are_sums() -> None:
+    plain, promoted = (
+        ps.predict([8, 128, 8192], f"h100-fp8{tail}", "e4m3fn") for tail in ("", ",promote_every=128")
+    )
+    assert promoted.snr_db[0] == plain.snr_db[0]
+    assert promoted.snr_db[1] == pytest.approx(plain.snr_db[1], abs=0.05)
+    assert promoted.snr_db[2] > plain.snr_db[2] + 20
+    assert plain.snr_db[0] > plain.snr_db[1] > plain.snr_db[2]
