@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "choice.hpp"
+#include "integer.hpp"
 #include "pack.hpp"
 #include "tile.hpp"
 #include "unit.hpp"
@@ -18,7 +19,7 @@ namespace partialsum {
 inline namespace PARTIALSUM_VARIANT {
 
 // Set by each engine: its kernels of one kind, with null pointers where it has none.
-using KernelTable = KernelSet (*)(Kernel, const Rule&);
+using KernelTable = KernelSet (*)(Kernel, const Rule&, bool tame);
 
 // The caller's floating-point mode may flush subnormals (torch.set_flush_denormal) or round elsewhere; ours is IEEE's.
 class FloatMode {
@@ -162,7 +163,7 @@ private:
 
     void pack_all_words(int64_t first, int64_t steps) const {
         const WordShift shift = word_shift(rule_.sum, run_);
-        const WordShift product{32 - rule_.product.random_bits, 0};
+        const WordShift product = word_shift(rule_.product, run_);
         for (int64_t row = 0; row < rows_; row += row_panel) {
             const Piece piece{block_.first_row + row, row_panel, first, steps};
             pack_words<row_panel>(key(Stream::row), shift, piece, w_.row_words + row * steps);
@@ -196,36 +197,35 @@ private:
         const bool from_zero = first == 0 ? block_.start.data == nullptr || chunked()
                                           : chunked() && first % rule_.chunk == 0;
         Facts facts{};
-        facts.significant = row_census_.significant + column_census_.significant;
-        facts.addend_lowest = row_census_.lowest + column_census_.lowest;
-        facts.addend_highest = row_census_.highest + column_census_.highest + 1;
+        facts.products = {row_census_.significant + column_census_.significant, row_census_.lowest + column_census_.lowest,
+                          row_census_.highest + column_census_.highest + 1, row_census_.finite && column_census_.finite};
+        facts.addends = rule_.rounds_product ? rounded(facts.products, rule_.product) : facts.products;
         facts.sum_lowest = from_zero ? no_lowest : sum_.lowest;
         if (!from_zero) look_at(w_.sums, facts);
         facts.sum_in_format = from_zero || sum_.in_format;
-        facts.addends_finite = row_census_.finite && column_census_.finite;
         // A chunk's zero joins a total that starts from +0 and is never -0 after: its sign cannot show.
         const bool hidden = chunked() && block_.start.data == nullptr && rule_.rounding != Rounding::down;
         facts.zero_sign_matters = rule_.sum.keeps_negative_zero != 0 && !hidden;
         facts.steps = run_steps;
         run_ = pick(facts);
-        sum_.lowest = lower(facts.addend_lowest, facts.sum_lowest);
+        sum_.lowest = lower(facts.addends.lowest, facts.sum_lowest);
         sum_.in_format = true;
         const int64_t last = first + steps;
         const bool ends_a_chunk = chunked() && (first / rule_.chunk != last / rule_.chunk || last == block_.k);
         if (!ends_a_chunk) return;
         const double bound = largest_sum(rule_, facts);
         Facts joins{};
-        joins.significant = rule_.sum.man_bits + 1;
-        joins.addend_lowest = sum_.lowest > format_lowest_ ? sum_.lowest : format_lowest_;
-        joins.addend_highest = std::isfinite(bound) && bound > 0 ? std::ilogb(bound) : max_exponent;
+        joins.addends_are_sums = true;
+        joins.addends = {rule_.sum.man_bits + 1, sum_.lowest > format_lowest_ ? sum_.lowest : format_lowest_,
+                         std::isfinite(bound) && bound > 0 ? std::ilogb(bound) : max_exponent,
+                         facts.addends.finite && bound <= rule_.sum.largest};
         joins.sum_lowest = total_.lowest;
         look_at(w_.totals, joins);
         joins.sum_in_format = total_.in_format;
-        joins.addends_finite = facts.addends_finite && bound <= rule_.sum.largest;
         joins.zero_sign_matters = rule_.sum.keeps_negative_zero != 0;
         joins.steps = steps / rule_.chunk + 2;
         join_ = pick(joins);
-        total_.lowest = lower(joins.addend_lowest, total_.lowest);
+        total_.lowest = lower(joins.addends.lowest, total_.lowest);
         total_.in_format = true;
     }
 
@@ -235,16 +235,17 @@ private:
     }
 
     KernelSet pick(const Facts& facts) const {
+        const bool tame = facts.addends.finite && std::isfinite(facts.sum_largest);
         for (int i = 0; i < static_cast<int>(Kernel::general); ++i) {
             const auto kernel = static_cast<Kernel>(i);
             if ((block_.forbidden >> i & 1u) != 0 || !provably_exact(kernel, rule_, facts)) continue;
-            const KernelSet set = kernels_(kernel, rule_);
+            const KernelSet set = kernels_(kernel, rule_, tame);
             if (set.join == nullptr) continue;
             *block_.used |= 1u << i;
             return set;
         }
         *block_.used |= 1u << static_cast<int>(Kernel::general);
-        return kernels_(Kernel::general, rule_);
+        return kernels_(Kernel::general, rule_, tame);
     }
 
     void run_rows(int64_t row, int64_t first, int64_t steps) {

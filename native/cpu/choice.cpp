@@ -7,55 +7,111 @@ namespace partialsum {
 
 namespace {
 
-constexpr int float32_precision = 24;
+constexpr int float32_precision = 24, float64_precision = 53;
 constexpr int float32_lowest = -149;
-constexpr int float32_man_bits = 23;
+constexpr int float32_man_bits = 23, float64_man_bits = 52;
 constexpr int float32_min_exponent = -126;
 
 double power(int exponent) { return std::ldexp(1.0, exponent); }
 
-// Everything a kernel's proof may ask.
-struct Evidence {
-    const Rule& rule;
-    const Facts& facts;
-    int p;         // significant bits of the format
-    int q;         // significant bits of an addend
-    int lowest;    // every sum, before rounding, is a multiple of 2**lowest
+bool saturates(const Grid& grid) { return grid.over_positive == grid.largest && grid.over_negative == grid.largest; }
+
+// Numbers on their way into a format: what a lane must hold, and whether its own ends are met.
+struct Rounds {
+    Rounding rounding;
+    const Grid& grid;
+    int lowest;    // every number, before rounding, is a multiple of 2**lowest
     double bound;  // and not larger than this
 
-    const Grid& grid() const { return rule.sum; }
-    bool nearest_even() const { return rule.rounding == Rounding::nearest_even; }
+    bool nearest_even() const { return rounding == Rounding::nearest_even; }
 
-    // Sums have no bits below the format's lowest, and none falls into the gap that flushing leaves around zero.
+    // Numbers have no bits below the format's lowest, and none falls into the gap that flushing leaves around zero.
     bool never_underflows() const {
-        return lowest >= grid().min_exponent - grid().man_bits && power(lowest) >= grid().flush_below;
+        return lowest >= grid.min_exponent - grid.man_bits && power(lowest) >= grid.flush_below;
     }
-    bool never_overflows() const { return bound <= grid().largest; }
+    bool never_overflows() const { return bound <= grid.largest; }
 
     // In the subnormal range of float32 itself every sum is exact, and lies in the format's lowest binade or is zero.
     bool fits_float32_below(bool underflow) const {
         const bool zero_only = !underflow && lowest >= float32_min_exponent;
-        return lowest >= float32_lowest && (zero_only || grid().min_exponent >= float32_min_exponent);
+        return lowest >= float32_lowest && (zero_only || grid.min_exponent >= float32_min_exponent);
     }
 
     // Where rounding is arithmetic, it multiplies by up to 2**t + 1 on the way.
     bool fits_float32_above(double largest, bool underflow) const {
-        const bool arithmetic = nearest_even() || (rule.rounding == Rounding::toward_zero && underflow);
-        const int headroom = arithmetic ? float32_man_bits - grid().man_bits + 1 : 1;
+        const bool arithmetic = nearest_even() || (rounding == Rounding::toward_zero && underflow);
+        const int headroom = arithmetic ? float32_man_bits - grid.man_bits + 1 : 1;
         return largest < power(127 - headroom);
     }
+
+    // The lanes that can round at all: enough spare bits below the format's, and a mantissa. (Without one, ties go by
+    // the parity of the format's own exponent field, and adding to the code of a NaN may wrap.)
+    bool float32_can(bool odd, bool underflow) const {
+        const int man_bits = grid.man_bits;
+        if (man_bits == 0) return false;
+        switch (rounding) {
+            case Rounding::nearest_even: return man_bits <= (odd ? 21 : 22);
+            case Rounding::nearest_away: return man_bits <= 22;
+            case Rounding::toward_zero: return man_bits <= (underflow ? 22 : 23);
+            case Rounding::stochastic: return grid.random_bits <= float32_man_bits - man_bits;
+            default: return true;
+        }
+    }
+
+    // Between 2**-298 and 2**257, where all sums and products of float32 lie, float64 neither under- nor overflows.
+    bool float64_can() const {
+        return grid.man_bits > 0 &&
+               (rounding != Rounding::stochastic || grid.random_bits <= float64_man_bits - grid.man_bits);
+    }
+};
+
+// Everything a kernel's proof may ask.
+struct Evidence : Rounds {
+    const Rule& rule;
+    const Facts& facts;
+    int p;  // significant bits of the format
+    int q;  // significant bits of an addend
+
+    Evidence(const Rule& of, const Facts& known)
+        : Rounds{of.rounding, of.sum, std::min(known.addends.lowest, known.sum_lowest), largest_sum(of, known)}, rule(of),
+          facts(known), p(of.sum.man_bits + 1), q(known.addends.significant) {}
 
     // Arithmetic rounding makes +0 of -0. Without underflow no sum becomes -0, but one may have been at the start.
     bool keeps_zeros() const { return !(nearest_even() && facts.zero_sign_matters && facts.sum_negative_zero); }
 
-    // Theorem 1: rounding to 24 bits first cannot move a sum onto or across a midpoint of the format.
-    bool float32_rounding_is_harmless() const {
-        return facts.sum_in_format && q <= p && p <= 12 && p + q <= 23;
+    // Theorem 1: rounding to 24 (or 53) bits first cannot move a sum onto or across a midpoint of the format.
+    bool float32_rounding_is_harmless() const { return facts.sum_in_format && q <= p && p <= 12 && p + q <= 23; }
+    bool float64_rounding_is_harmless() const { return facts.sum_in_format && q <= p && p <= 24 && p + q <= 52; }
+    bool sums_fit(int precision) const { return bound <= power(lowest + precision); }
+
+    // Theorems 1 and 2: the sum reaches the rounding with all that decides it. Truncated sums always do.
+    bool float32_decides(bool odd) const {
+        return !nearest_even() || odd || sums_fit(float32_precision) || float32_rounding_is_harmless();
     }
-    bool float64_rounding_is_harmless() const {
-        return facts.sum_in_format && q <= p && p <= 24 && p + q <= 52;
+    bool float64_decides(bool odd) const {
+        return !nearest_even() || odd || sums_fit(float64_precision) || float64_rounding_is_harmless();
     }
-    bool sums_fit_float32() const { return bound <= power(lowest + float32_precision); }
+
+    bool stays_within(bool underflow) const {
+        return never_overflows() && (underflow ? grid.flush_below == 0.0 : never_underflows());
+    }
+
+    bool narrow(bool odd, bool underflow) const {
+        return stays_within(underflow) && fits_float32_below(underflow) && fits_float32_above(bound, underflow) &&
+               float32_can(odd, underflow) && float32_decides(odd);
+    }
+
+    bool wide(bool odd, bool underflow) const {
+        return stays_within(underflow) && float64_can() && float64_decides(odd);
+    }
+
+    // An infinite sum may arise, but from finite addends. What float32 itself cannot hold is left to wider lanes.
+    bool guardable(bool odd) const {
+        const double kept = facts.sum_in_format ? grid.largest : std::max(grid.largest, facts.sum_largest);
+        const double largest = std::min(bound, kept) + power(facts.addends.highest + 1);
+        return fits_float32_below(true) && fits_float32_above(largest, true) && float32_can(odd, true) &&
+               float32_decides(odd);
+    }
 };
 
 bool is_native(const Grid& grid) {
@@ -75,37 +131,49 @@ bool has_native_mode(const Rule& rule) {
     }
 }
 
-// The lanes that can round at all: enough spare bits below the format's, and a mantissa. (Without one, ties go by the
-// parity of the format's own exponent field, and adding to the code of a NaN may wrap.)
-bool lanes_can_round(const Evidence& e, bool odd, bool underflow) {
-    const int man_bits = e.grid().man_bits;
-    if (man_bits == 0) return false;
-    switch (e.rule.rounding) {
-        case Rounding::nearest_even: return man_bits <= (odd ? 21 : 22);
-        case Rounding::nearest_away: return man_bits <= 22;
-        case Rounding::toward_zero: return man_bits <= (underflow ? 22 : 23);
-        case Rounding::stochastic: return e.grid().random_bits <= float32_man_bits - man_bits;
-        default: return true;
+bool fused_exact(Kernel kernel, const Evidence& e) {
+    if (kernel == Kernel::native) return is_native(e.grid) && has_native_mode(e.rule);
+    if (kernel == Kernel::wide_guarded) return e.float64_can();
+    if (!e.facts.addends.finite) return false;
+    const bool zero_may_lose_sign = !e.facts.zero_sign_matters;
+    switch (kernel) {
+        case Kernel::exact:
+            return e.stays_within(false) && e.fits_float32_below(false) && e.fits_float32_above(e.bound, false) &&
+                   e.sums_fit(e.p);
+        case Kernel::plain: return e.narrow(false, false) && e.keeps_zeros();
+        case Kernel::underflow: return e.narrow(false, true) && zero_may_lose_sign;
+        case Kernel::signed_underflow: return e.narrow(false, true);
+        case Kernel::odd: return e.narrow(true, false) && e.keeps_zeros();
+        case Kernel::odd_underflow: return e.narrow(true, true);
+        case Kernel::guarded: return e.guardable(false);
+        case Kernel::odd_guarded: return e.guardable(true);
+        case Kernel::wide: return e.wide(false, false) && e.keeps_zeros();
+        case Kernel::wide_underflow: return e.wide(false, true);
+        case Kernel::wide_odd: return e.wide(true, false) && e.keeps_zeros();
+        case Kernel::wide_odd_underflow: return e.wide(true, true);
+        default: return false;
     }
 }
 
-// Theorems 1 and 2: the sum reaches the rounding with all that decides it. Truncated sums always do.
-bool sum_decides(const Evidence& e, bool odd) {
-    return !e.nearest_even() || odd || e.sums_fit_float32() || e.float32_rounding_is_harmless();
-}
-
-bool unguarded(const Evidence& e, bool odd, bool underflow) {
-    return e.never_overflows() && e.fits_float32_below(underflow) && e.fits_float32_above(e.bound, underflow) &&
-           (underflow ? e.grid().flush_below == 0.0 : e.never_underflows()) && lanes_can_round(e, odd, underflow) &&
-           sum_decides(e, odd);
-}
-
-// An infinite sum may arise, but from finite addends. What float32 itself cannot hold is left to `general`.
-bool guardable(const Evidence& e, bool odd) {
-    const double kept = e.facts.sum_in_format ? e.grid().largest : std::max(e.grid().largest, e.facts.sum_largest);
-    const double largest = std::min(e.bound, kept) + power(e.facts.addend_highest + 1);
-    return e.fits_float32_below(true) && e.fits_float32_above(largest, true) &&
-           lanes_can_round(e, odd, true) && sum_decides(e, odd);
+// A product must be exact in its lane, and a zero among the addends has a sign that the sum may ask for.
+bool product_exact(Kernel kernel, const Evidence& e) {
+    const Grid& grid = e.rule.product;
+    const Numbers& raw = e.facts.products;
+    const double bound = power(raw.highest + 1);
+    const Rounds product{e.rounding, grid, raw.lowest, bound};
+    if (grid.keeps_negative_zero == 0) return false;
+    if (kernel == Kernel::wide_product_guarded) return product.float64_can() && e.float64_can();
+    if (!raw.finite || raw.significant > float32_precision) return false;
+    switch (kernel) {
+        case Kernel::product:
+            return product.never_overflows() && product.never_underflows() && product.fits_float32_below(false) &&
+                   product.fits_float32_above(bound, false) && product.float32_can(false, false) &&
+                   e.narrow(false, false) && e.keeps_zeros();
+        case Kernel::product_guarded:
+            return product.fits_float32_below(true) && product.fits_float32_above(bound, true) &&
+                   product.float32_can(false, true) && e.guardable(false);
+        default: return false;
+    }
 }
 
 }  // namespace
@@ -114,7 +182,7 @@ double largest_sum(const Rule& rule, const Facts& facts) {
     const double steps = static_cast<double>(facts.steps);
     const double growth = 1.0 + rule.sum.relative_quantum;
     const double start = facts.sum_in_format ? facts.sum_largest : facts.sum_largest * growth;
-    const double addends = steps * power(facts.addend_highest + 1);
+    const double addends = steps * power(facts.addends.highest + 1);
     switch (rule.rounding) {
         case Rounding::toward_zero: return start + addends;
         case Rounding::nearest_even:
@@ -123,29 +191,25 @@ double largest_sum(const Rule& rule, const Facts& facts) {
     }
 }
 
+Numbers rounded(const Numbers& products, const Grid& grid) {
+    const int format_lowest = grid.min_exponent - grid.man_bits;
+    const bool overflows = !products.finite || power(products.highest + 1) > grid.largest;
+    Numbers result{};
+    result.significant = grid.man_bits + 1;
+    // A grid finer than the numbers leaves them alone, a coarser one has its own multiples.
+    result.lowest = overflows ? format_lowest : std::max(products.lowest, format_lowest);
+    result.highest = overflows ? std::ilogb(grid.largest) : std::max(products.highest + 1, format_lowest);
+    result.finite = products.finite && (!overflows || saturates(grid));
+    return result;
+}
+
 bool provably_exact(Kernel kernel, const Rule& rule, const Facts& facts) {
     if (kernel == Kernel::general) return true;
-    if (rule.rounds_product) return false;
-    if (kernel == Kernel::native) return is_native(rule.sum) && has_native_mode(rule);
-    if (!facts.addends_finite) return false;
-    const Evidence e{rule, facts, rule.sum.man_bits + 1, facts.significant,
-                     std::min(facts.addend_lowest, facts.sum_lowest), largest_sum(rule, facts)};
-    switch (kernel) {
-        case Kernel::exact:
-            return e.never_overflows() && e.never_underflows() && e.fits_float32_below(false) &&
-                   e.fits_float32_above(e.bound, false) && e.bound <= power(e.lowest + e.p);
-        case Kernel::plain: return unguarded(e, false, false) && e.keeps_zeros();
-        case Kernel::underflow: return unguarded(e, false, true) && !facts.zero_sign_matters;
-        case Kernel::signed_underflow: return unguarded(e, false, true);
-        case Kernel::odd: return unguarded(e, true, false) && e.keeps_zeros();
-        case Kernel::odd_underflow: return unguarded(e, true, true);
-        case Kernel::wide:
-            return e.nearest_even() && e.p >= 2 && e.keeps_zeros() && e.never_overflows() && e.never_underflows() &&
-                   e.float64_rounding_is_harmless();
-        case Kernel::guarded: return guardable(e, false);
-        case Kernel::odd_guarded: return guardable(e, true);
-        default: return false;
-    }
+    const bool of_products =
+        kernel == Kernel::product || kernel == Kernel::product_guarded || kernel == Kernel::wide_product_guarded;
+    if (of_products != (rule.rounds_product && !facts.addends_are_sums)) return false;
+    const Evidence evidence(rule, facts);
+    return of_products ? product_exact(kernel, evidence) : fused_exact(kernel, evidence);
 }
 
 }  // namespace partialsum

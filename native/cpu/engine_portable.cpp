@@ -8,7 +8,7 @@ namespace partialsum {
 
 namespace {
 
-KernelSet kernels(Kernel kernel, const Rule& rule) {
+KernelSet kernels(Kernel kernel, const Rule& rule, bool) {
     return kernel == Kernel::general ? general_kernels(rule.rounding, rule.rounds_product) : KernelSet{};
 }
 
