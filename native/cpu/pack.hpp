@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "engine.hpp"
+#include "partialsum/facts.hpp"
 #include "partialsum/random.hpp"
 #include "partialsum/patches.hpp"
 
@@ -257,14 +258,8 @@ struct Bounds {
     }
 
     Census census() const {
-        constexpr int32_t bias = 127, man_bits = 23, none = 1000;
-        if (largest == 0) return {-none, none, 0, true};
-        // Subnormal numbers have no exponent to subtract: claim all that float32 could hold.
-        const bool subnormal = lowest_bit < 0x00800000u;
-        const int32_t highest = static_cast<int32_t>(largest >> man_bits) - bias;
-        const int32_t lowest = subnormal ? -149 : static_cast<int32_t>(lowest_bit >> man_bits) - bias;
-        const int32_t significant = subnormal ? 24 : static_cast<int32_t>(widest >> man_bits) + 1;
-        return {highest, lowest, significant, largest < 0x7F800000u};
+        const Numbers all = numbers_of(largest, lowest_bit, widest);
+        return {all.highest, all.lowest, all.significant, all.finite};
     }
 };
 
