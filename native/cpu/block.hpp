@@ -39,7 +39,7 @@ public:
     Workspace(const Block& block, void* memory) : memory_(static_cast<char*>(memory)) {
         const int64_t row_count = round_up(block.row_count, row_panel);
         const int64_t column_count = round_up(block.column_count, column_panel);
-        const int64_t steps = block.k < max_k_piece ? block.k : max_k_piece;
+        const int64_t steps = piece_steps(block);
         const bool random = block.rule->rounding == Rounding::stochastic;
         const bool products = random && block.rule->rounds_product;
         rows = cut<float>(row_count * steps);
@@ -82,13 +82,16 @@ public:
     BlockRun(const Block& block, void* memory, KernelTable kernels)
         : block_(block), rule_(*block.rule), w_(block, memory), kernels_(kernels),
           stride_(round_up(block.column_count, column_panel)), rows_(round_up(block.row_count, row_panel)),
-          format_lowest_(rule_.sum.min_exponent - rule_.sum.man_bits) {}
+          format_lowest_(rule_.sum.min_exponent - rule_.sum.man_bits),
+          reads_in_place_(block.row_count <= row_panel && block.columns.patches == nullptr &&
+                          block.columns.line_stride == 1 && block.column_count % column_panel == 0 &&
+                          rule_.rounding != Rounding::stochastic) {}
 
     bool run() {
         begin();
         for (int64_t first = 0; first < block_.k;) {
             // A start value outside the format is rounded by the first step: only that one needs the dearer kernel.
-            const int64_t most = rule_.chunk == 0 && !sum_.in_format ? 1 : max_k_piece;
+            const int64_t most = rule_.chunk == 0 && !sum_.in_format ? 1 : piece_steps(block_);
             const int64_t steps = block_.k - first < most ? block_.k - first : most;
             pack(first, steps);
             choose(first, steps);
@@ -135,17 +138,19 @@ private:
 
     void pack(int64_t first, int64_t steps) {
         Bounds rows, columns;
-        for (int64_t row = 0; row < block_.row_count; row += row_panel) {
-            const int64_t lines = block_.row_count - row < row_panel ? block_.row_count - row : row_panel;
-            const Piece piece{block_.first_row + row, lines, first, steps};
-            pack_panel<row_panel>(block_.rows, piece, w_.rows + row * steps);
-            rows.add(w_.rows + row * steps, row_panel * steps);
-        }
-        for (int64_t column = 0; column < block_.column_count; column += column_panel) {
-            const int64_t left = block_.column_count - column;
-            const Piece piece{block_.first_column + column, left < column_panel ? left : column_panel, first, steps};
-            pack_panel<column_panel>(block_.columns, piece, w_.columns + column * steps);
-            columns.add(w_.columns + column * steps, column_panel * steps);
+        pack_lines<row_panel>(block_.rows, {block_.first_row, block_.row_count, first, steps}, w_.rows);
+        rows.add(w_.rows, rows_ * steps);
+        b_ = w_.columns;
+        b_step_ = column_panel;
+        b_panel_ = column_panel * steps;
+        if (reads_in_place_) {
+            b_ = block_.columns.data + block_.first_column + first * block_.columns.k_stride;
+            b_step_ = block_.columns.k_stride;
+            b_panel_ = column_panel;
+            for (int64_t step = 0; step < steps; ++step) columns.add(b_ + step * b_step_, stride_);
+        } else {
+            pack_lines<column_panel>(block_.columns, {block_.first_column, block_.column_count, first, steps}, w_.columns);
+            columns.add(w_.columns, stride_ * steps);
         }
         row_census_ = rows.census();
         column_census_ = columns.census();
@@ -182,7 +187,7 @@ private:
     // Adds what a buffer of sums holds: the largest magnitude (infinity where something is not finite), and any -0.
     void look_at(const float* x, Facts& facts) const {
         uint32_t most = 0, negative_zeros = 0;
-        for (int64_t i = 0; i < rows_ * stride_; ++i) {
+        for (int64_t i = 0; i < block_.row_count * stride_; ++i) {
             const uint32_t bits = same_bits<uint32_t>(x[i]);
             const uint32_t size = bits & 0x7FFFFFFFu;
             most = most > size ? most : size;
@@ -272,7 +277,8 @@ private:
             const int64_t b = place.panel * column_panel * steps + (from - first) * column_panel;
             Tile tile{};
             tile.a = w_.rows + a;
-            tile.b = w_.columns + b;
+            tile.b = b_ + place.panel * b_panel_ + (from - first) * b_step_;
+            tile.b_step = b_step_;
             if (rule_.rounding == Rounding::stochastic) {
                 tile.row_words = w_.row_words + a;
                 tile.column_words = w_.column_words + b;
@@ -281,7 +287,7 @@ private:
             }
             tile.steps = to - from;
             tile.panels = place.panels;
-            tile.panel_stride = column_panel * steps;
+            tile.panel_stride = b_panel_;
             tile.sums = w_.sums + place.row * stride_ + place.panel * column_panel;
             tile.stride = stride_;
             tile.from_zero = chunked() && from % rule_.chunk == 0;
@@ -312,7 +318,7 @@ private:
     void finish() const {
         const Destination& to = block_.destination;
         const int64_t count = block_.column_count;
-        int64_t columns[max_block_columns];
+        int64_t columns[max_single_columns];
         for (int64_t j = 0; j < count; ++j) columns[j] = to.column.offset(block_.first_column + j);
         const bool side_by_side = to.column.inner_stride == 1 && columns[count - 1] - columns[0] == count - 1;
         for (int64_t i = 0; i < block_.row_count; ++i) {
@@ -348,16 +354,21 @@ private:
     KernelTable kernels_;
     int64_t stride_, rows_;
     int32_t format_lowest_;
+    // A single panel of rows reads the columns once: packing them would only add to the work. Random words are packed
+    // as the columns are, so both are or neither.
+    bool reads_in_place_;
+    const float* b_ = nullptr;
+    int64_t b_step_ = 0, b_panel_ = 0;
     SumFacts sum_{}, total_{};
     Census row_census_{}, column_census_{};
     KernelSet run_{}, join_{};
 };
 
-template <KernelTable kernels>
+template <KernelTable kernels, IntegerTable integers>
 bool run_block(const Block& block, void* memory) {
     const FloatMode mode;
     if (block.unit != nullptr) return UnitRun(block).run();
-    if (block.integer != nullptr) return IntegerRun(block).run();
+    if (block.integer != nullptr) return IntegerRun(block, integers).run();
     return BlockRun(block, memory, kernels).run();
 }
 

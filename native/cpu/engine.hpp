@@ -16,6 +16,7 @@ constexpr int64_t column_panel = 32;  // columns of a packed panel
 constexpr int64_t max_k_piece = 512;
 constexpr int64_t max_block_rows = 256;
 constexpr int64_t max_block_columns = 512;
+constexpr int64_t max_single_columns = 4096;  // of a block with a single panel of rows
 static_assert(max_block_rows % row_panel == 0 && max_block_columns % column_panel == 0, "whole panels");
 
 // The positions of a convolution's operand: see patches.hpp.
@@ -71,6 +72,12 @@ struct Block {
     // Kernels that ran are added here, a bit each.
     uint32_t* used;
 };
+
+// Steps of k that a block packs at once: fewer where its columns are many.
+inline int64_t piece_steps(const Block& block) {
+    const int64_t most = block.column_count <= max_block_columns ? max_k_piece : max_k_piece * max_block_columns / max_single_columns;
+    return block.k < most ? block.k : most;
+}
 
 struct Engine {
     const char* name;

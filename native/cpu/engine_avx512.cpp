@@ -10,7 +10,8 @@
 namespace partialsum {
 
 const Engine& avx512_engine() {
-    static const Engine engine{"avx512", memory_for, run_block<kernels>, plain_tiles<NativeStep<Lanes32, nearest_mode>>};
+    static const Engine engine{"avx512", memory_for, run_block<kernels, integer_kernels>,
+                               plain_tiles<NativeStep<Lanes32, nearest_mode>>};
     return engine;
 }
 

@@ -12,10 +12,12 @@ KernelSet kernels(Kernel kernel, const Rule& rule, bool) {
     return kernel == Kernel::general ? general_kernels(rule.rounding, rule.rounds_product) : KernelSet{};
 }
 
+KernelSet integer_kernels(bool) { return {}; }
+
 }  // namespace
 
 const Engine& portable_engine() {
-    static const Engine engine{"portable", memory_for, run_block<kernels>, nullptr};
+    static const Engine engine{"portable", memory_for, run_block<kernels, integer_kernels>, nullptr};
     return engine;
 }
 

@@ -46,7 +46,10 @@ struct Cut {
 
 Cut cut(const Problem& problem, int64_t threads) {
     int64_t rows = std::min(max_block_rows, ceil_div(problem.m, row_panel) * row_panel);
-    int64_t columns = std::min(max_block_columns, ceil_div(problem.n, column_panel) * column_panel);
+    // A single panel of rows is bound by memory: read as far along it as the columns lie side by side.
+    const bool along = problem.m <= row_panel && problem.b.patches == nullptr && problem.b.line_stride == 1;
+    const int64_t most_columns = along ? max_single_columns : max_block_columns;
+    int64_t columns = std::min(most_columns, ceil_div(problem.n, column_panel) * column_panel);
     const auto blocks = [&] { return problem.batch * ceil_div(problem.m, rows) * ceil_div(problem.n, columns); };
     while (blocks() % threads != 0 && blocks() < 4 * threads && (rows > row_panel || columns > column_panel)) {
         if (columns > column_panel && (columns >= 2 * rows || rows == row_panel)) {

@@ -14,6 +14,7 @@ inline namespace PARTIALSUM_VARIANT {
 KernelSet narrow_kernels(Kernel kernel, const Rule& rule, bool tame);
 KernelSet wide_kernels(Kernel kernel, const Rule& rule, bool tame);
 KernelSet product_kernels(Kernel kernel, const Rule& rule, bool tame);
+KernelSet integer_kernels(bool saturates);  // see integer.hpp
 
 // An engine's whole table.
 inline KernelSet kernels(Kernel kernel, const Rule& rule, bool tame) {

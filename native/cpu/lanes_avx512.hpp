@@ -42,6 +42,7 @@ struct Lanes32 {
     static Vector add(Vector x, Vector y) { return _mm512_add_ps(x, y); }
     static Vector sub(Vector x, Vector y) { return _mm512_sub_ps(x, y); }
     static Vector mul(Vector x, Vector y) { return _mm512_mul_ps(x, y); }
+    static Vector within(Vector least, Vector x, Vector most) { return _mm512_min_ps(_mm512_max_ps(x, least), most); }
     static Vector fma(Vector x, Vector y, Vector z) { return _mm512_fmadd_ps(x, y, z); }
     static Vector fms(Vector x, Vector y, Vector z) { return _mm512_fmsub_ps(x, y, z); }
     static Vector fnma(Vector x, Vector y, Vector z) { return _mm512_fnmadd_ps(x, y, z); }

@@ -42,6 +42,10 @@ KernelSet narrow_set(Kernel kernel, const Rule& rule, bool tame) {
     return {};
 }
 
+KernelSet integer_kernels(bool saturates) {
+    return saturates ? Kernels<SaturatingStep<Lanes32>>::set() : Kernels<NativeStep<Lanes32, nearest_mode>>::set();
+}
+
 KernelSet narrow_kernels(Kernel kernel, const Rule& rule, bool tame) {
     if (kernel == Kernel::native || kernel == Kernel::exact) return native_kernels(rule.rounding);
     return with_rounding(rule, rule.sum.man_bits <= 10, [&](auto round) {

@@ -69,7 +69,7 @@ struct Loop {
                 }
             }
             a += row_panel;
-            b += column_panel;
+            b += tile.b_step;
         }
         for (int r = 0; r < rows; ++r) {
             for (int v = 0; v < vectors; ++v) L::store(out + r * tile.stride + v * L::lanes, sums[r][v]);
@@ -140,6 +140,7 @@ double plain_tiles(int64_t times) {
     tile.b = b;
     tile.steps = steps;
     tile.panels = 1;
+    tile.b_step = column_panel;
     tile.sums = sums;
     tile.stride = column_panel;
     tile.from_zero = true;

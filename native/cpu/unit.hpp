@@ -19,7 +19,7 @@ class UnitRun {
 public:
     explicit UnitRun(const Block& block)
         : block_(block), unit_(*block.unit), stride_(round_up(block.column_count, column_panel)),
-          rows_(round_up(block.row_count, row_panel)), piece_(piece_steps()), a_(size(rows_ * piece_)),
+          rows_(round_up(block.row_count, row_panel)), piece_(piece_of(block)), a_(size(rows_ * piece_)),
           b_(size(stride_ * piece_)), a_exponents_(a_.size()), b_exponents_(b_.size()), sums_(size(rows_ * stride_)) {}
 
     bool run() {
@@ -46,10 +46,10 @@ public:
 private:
     static size_t size(int64_t count) { return static_cast<size_t>(count); }
 
-    int64_t piece_steps() const {
-        const int64_t whole = max_k_piece / unit_.group * unit_.group;
-        const int64_t most = whole > 0 ? whole : unit_.group;
-        return most < block_.k ? most : (block_.k > 0 ? block_.k : 1);
+    // Whole groups.
+    static int64_t piece_of(const Block& block) {
+        const int64_t most = piece_steps(block), whole = most / block.unit->group * block.unit->group;
+        return std::max(whole > 0 ? whole : std::min(block.unit->group + int64_t{0}, block.k), int64_t{1});
     }
 
     void load_start(std::vector<float>& to) {
@@ -71,13 +71,10 @@ private:
     template <int width, class Exponent>
     void pack_side(const Source& source, int64_t first_line, int64_t lines, int64_t first, int64_t steps,
                    int32_t min_exponent, std::vector<float>& out, std::vector<Exponent>& exponents, Bounds& bounds) {
-        for (int64_t line = 0; line < lines; line += width) {
-            const int64_t left = lines - line < width ? lines - line : width;
-            float* to = out.data() + line * steps;
-            pack_panel<width>(source, {first_line + line, left, first, steps}, to);
-            bounds.add(to, width * steps);
-            operand_exponents(to, width * steps, min_exponent, exponents.data() + line * steps);
-        }
+        const int64_t count = round_up(lines, width) * steps;
+        pack_lines<width>(source, {first_line, lines, first, steps}, out.data());
+        bounds.add(out.data(), count);
+        operand_exponents(out.data(), count, min_exponent, exponents.data());
     }
 
     // A number below its format's smallest exponent is a subnormal and has that exponent; zeros and specials have none.

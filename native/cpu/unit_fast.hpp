@@ -177,7 +177,7 @@ struct FastTile {
         return true;
     }
 
-    // CDNA3's sum of products first, first + stride, …, in units of 2**(top - fraction_bits), for one row.
+    // CDNA3's sum of products first, first + stride, …, in units of 2**(top - fraction_bits).
     PARTIALSUM_BOTH void products_alone(int64_t first, int64_t stride) {
         find_top(first, stride);
         for (int r = 0; r < rows; ++r) {
@@ -186,7 +186,11 @@ struct FastTile {
                 sum[r][v] = UnitInts{};
             }
         }
-        add_products<true>(first, o.count, stride);
+        if (unit.cuts_down) {
+            add_products<true>(first, o.count, stride);
+        } else {
+            add_products<false>(first, o.count, stride);
+        }
     }
 
     template <class Vector, class From>

@@ -25,9 +25,10 @@ struct UnitRule {
     bool fits_fast_path(int32_t lowest, int32_t highest) const {
         if (result_min_exponent != -126 || fraction_bits > 25 || lowest < 2 * fraction_bits - 126) return false;
         // A product far below the largest must not vanish before it is cut downward.
-        const bool floors = fraction_bits <= 24 && group <= 16 && lowest + fraction_bits - highest > -126;
-        const bool together = !cuts_down && join_bits < 0 && !result_nearest && min_exponent <= 2 * fraction_bits - 127;
-        return together || (cuts_down && join_bits >= 0 && floors);
+        if (cuts_down && lowest + fraction_bits - highest <= -126) return false;
+        const bool together = join_bits < 0 && !cuts_down && !result_nearest && min_exponent <= 2 * fraction_bits - 127;
+        const bool joined = join_bits >= 0 && fraction_bits <= 24 && group <= 16;
+        return together || joined;
     }
 };
 

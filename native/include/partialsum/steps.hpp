@@ -51,6 +51,21 @@ struct NativeStep {
     Vector joined(Vector sum, Vector total) const { return L::add(total, sum); }
 };
 
+// An integer register that saturates, from integers that the lanes hold exactly.
+template <class L>
+struct SaturatingStep {
+    using Lanes = L;
+    using Vector = typename L::Vector;
+    static constexpr unsigned mode = nearest_mode;
+    static constexpr bool random = false, rounds_product = false;
+    explicit SaturatingStep(const Rule& rule)
+        : largest(L::every(static_cast<typename L::Scalar>(rule.sum.largest))),
+          least(L::every(static_cast<typename L::Scalar>(-rule.sum.largest - 1.0))) {}
+    Vector operator()(Vector a, Vector b, Vector s) const { return L::within(least, L::fma(a, b, s), largest); }
+    Vector joined(Vector sum, Vector total) const { return (*this)(L::every(1.0f), sum, total); }
+    Vector largest, least;
+};
+
 // Nearest even. Few: man_bits + 2 bits or more are dropped, where Theorem 2's two operations round.
 template <class L, Low low, bool few>
 struct NearestEven {
