@@ -16,6 +16,7 @@ from partialsum.cli import (
     predict,
     results,
     rtl,
+    simulate,
     sweep,
     synth,
     train,
@@ -39,6 +40,7 @@ app.command("formats")(formats.formats)
 app.command("predict")(predict.predict)
 app.command("results")(results.results)
 app.command("rtl")(rtl.rtl)
+app.command("simulate")(simulate.simulate)
 app.command("sweep")(sweep.sweep)
 app.command("synth")(synth.synth)
 app.command("train")(train.train)
