@@ -15,6 +15,7 @@
 #include "bindings_common.hpp"
 #include "choice.hpp"
 #include "convolution_bindings.hpp"
+#include "device_bindings.hpp"
 #include "dispatch.hpp"
 #include "gemm.hpp"
 #include "quantize_bindings.hpp"
@@ -164,6 +165,7 @@ NB_MODULE(_native, module) {
     module.def("levels", levels);
     module.def("tile_rate", tile_rate, nb::arg("level"), nb::arg("rule"), nb::arg("kernel"));
     bind_convolution(module);
+    bind_device(module);
     bind_quantize(module);
     module.def("kernels", [] { return std::vector<std::string>(std::begin(kernel_names), std::end(kernel_names)); });
     module.def(

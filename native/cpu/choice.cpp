@@ -84,7 +84,7 @@ struct Evidence : Rounds {
     bool float64_rounding_is_harmless() const { return facts.sum_in_format && q <= p && p <= 24 && p + q <= 52; }
     bool sums_fit(int precision) const { return bound <= power(lowest + precision); }
 
-    // Theorems 1 and 2: the sum reaches the rounding with all that decides it. Truncated sums always do.
+    // Theorem 1: the sum reaches the rounding with all that decides it. Truncated sums always do.
     bool float32_decides(bool odd) const {
         return !nearest_even() || odd || sums_fit(float32_precision) || float32_rounding_is_harmless();
     }

@@ -46,6 +46,7 @@ _HOMES = {
     "Training": "emulation.training",
     "policy_from": "emulation.widths",
     "InputError": "errors",
+    "load_dataset": "experiments.data",
     "BlockFormat": "formats",
     "FORMATS": "formats",
     "FixedFormat": "formats",
@@ -53,8 +54,23 @@ _HOMES = {
     "IntFormat": "formats",
     "parse_format": "formats",
     "product_man_bits": "formats",
+    "MacCost": "hardware.cost",
+    "mac_cost": "hardware.cost",
+    "Technology": "hardware.technology",
+    "record_operands": "measurement.recording",
+    "Measurement": "measurement.result",
+    "Measurements": "measurement.result",
+    "measure": "measurement.run",
+    "Sweep": "measurement.sweep",
     "analyze": "report.analysis",
+    "NetworkCost": "report.network_cost",
+    "network_cost": "report.network_cost",
     "Report": "report.result",
+    "narrowest_chunked": "theory.chunks",
+    "optimal_chunk": "theory.chunks",
+    "GradientGemm": "theory.exponents",
+    "advise_loss_scale": "theory.exponents",
+    "exponent_need": "theory.exponents",
     "Simulation": "theory.montecarlo",
     "simulate": "theory.montecarlo",
     "Prediction": "theory.predict",
@@ -141,6 +157,9 @@ if TYPE_CHECKING:
     from partialsum.errors import (
         InputError as InputError,
     )
+    from partialsum.experiments.data import (
+        load_dataset as load_dataset,
+    )
     from partialsum.formats import (
         FORMATS as FORMATS,
         BlockFormat as BlockFormat,
@@ -150,11 +169,44 @@ if TYPE_CHECKING:
         parse_format as parse_format,
         product_man_bits as product_man_bits,
     )
+    from partialsum.hardware.cost import (
+        MacCost as MacCost,
+        mac_cost as mac_cost,
+    )
+    from partialsum.hardware.technology import (
+        Technology as Technology,
+    )
+    from partialsum.measurement.recording import (
+        record_operands as record_operands,
+    )
+    from partialsum.measurement.result import (
+        Measurement as Measurement,
+        Measurements as Measurements,
+    )
+    from partialsum.measurement.run import (
+        measure as measure,
+    )
+    from partialsum.measurement.sweep import (
+        Sweep as Sweep,
+    )
     from partialsum.report.analysis import (
         analyze as analyze,
     )
+    from partialsum.report.network_cost import (
+        NetworkCost as NetworkCost,
+        network_cost as network_cost,
+    )
     from partialsum.report.result import (
         Report as Report,
+    )
+    from partialsum.theory.chunks import (
+        narrowest_chunked as narrowest_chunked,
+        optimal_chunk as optimal_chunk,
+    )
+    from partialsum.theory.exponents import (
+        GradientGemm as GradientGemm,
+        advise_loss_scale as advise_loss_scale,
+        exponent_need as exponent_need,
     )
     from partialsum.theory.montecarlo import (
         Simulation as Simulation,

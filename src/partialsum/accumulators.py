@@ -136,7 +136,9 @@ class AlignedAccumulator:
     ``fraction_bits``; the sum of the two is cut downward to ``join_bits`` bits before it is rounded.
     ``interleave=2`` also sums even and odd products apart before (CDNA3 FP8). ``promote_every`` adds the running
     sum to a float32 total (nearest even) every that many products and starts again from zero (DeepSeek-V3,
-    arXiv 2412.19437 §3.3.2). Every corner is defined in :mod:`partialsum.arithmetic.reference_aligned`.
+    arXiv 2412.19437 §3.3.2). ``dot`` products of block-scaled elements (Blackwell FP4) are summed exactly, times
+    their scales, before they are aligned by the exponents of the scales. Every corner is defined in
+    :mod:`partialsum.arithmetic.reference_aligned`.
     """
 
     fraction_bits: int
@@ -148,6 +150,7 @@ class AlignedAccumulator:
     result_rounding: Rounding = Rounding.TOWARD_ZERO
     interleave: int = 1
     join_bits: int | None = None
+    dot: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alignment", parse_choice(Rounding, self.alignment, "alignment"))
@@ -158,6 +161,7 @@ class AlignedAccumulator:
         if self.result_rounding not in (Rounding.TOWARD_ZERO, Rounding.NEAREST_EVEN):
             raise InputError(f"result_rounding must be toward_zero or nearest_even, got {self.result_rounding}")
         _positive(self.group, "group")
+        _positive(self.dot, "dot")
         _positive(self.promote_every, "promote_every")
         if not 1 <= self.fraction_bits <= 40:
             raise InputError(f"fraction_bits must be 1 to 40, got {self.fraction_bits}")
@@ -178,6 +182,9 @@ class AlignedAccumulator:
         if self.promote_every is not None and self.promote_every % self.group:
             raise InputError(f"promote_every must be a multiple of group {self.group}, got {self.promote_every}")
 
+        if self.dot > 1 and (self.join_bits is not None or self.group % self.dot):
+            raise InputError(f"dot must divide group {self.group} and stand without join_bits, got {self.dot}")
+
     def __str__(self) -> str:
         name = _ACCUMULATOR_NAMES.get(self)
         if name is not None:
@@ -191,6 +198,7 @@ class AlignedAccumulator:
             "result_rounding",
             "interleave",
             "join_bits",
+            "dot",
         ):
             value = getattr(self, key)
             if value != _ALIGNED_DEFAULTS[key]:
@@ -268,6 +276,11 @@ PRESETS: dict[str, Preset] = {
     "b200-bf16": _nvidia("B200/RTX PRO 6000 BF16", 25, 16, -133),
     "b200-tf32": _nvidia("B200/RTX PRO 6000 TF32", 25, 8, -133),
     "b200-fp8": _nvidia("B200/RTX PRO 6000 FP8", 25, 32, -133),
+    "b200-fp4": Preset(
+        AlignedAccumulator(35, 64, min_exponent=-139, dot=16),
+        "B200/RTX PRO 6000 MXFP4 and NVFP4 tensor core, FP32 output",
+        "arXiv 2511.10909",
+    ),
     "mi300-fp16": _amd("MI300 (CDNA3) FP16/BF16", 8, 1),
     "mi300-tf32": _amd("MI300 (CDNA3) XF32", 4, 1),
     "mi300-fp8": _amd("MI300 (CDNA3) FP8", 16, 2),
@@ -301,7 +314,7 @@ for _name, _accumulator in ACCUMULATORS.items():
 _INTEGER_NAME = re.compile(r"int(\d+)")
 _KEYED = {
     **dict.fromkeys(("chunk", "random_bits", "seed", "promote_every"), int),
-    **dict.fromkeys(("fraction_bits", "group", "min_exponent", "interleave", "join_bits"), int),
+    **dict.fromkeys(("fraction_bits", "group", "min_exponent", "interleave", "join_bits", "dot"), int),
     **dict.fromkeys(("product", "result", "alignment", "result_rounding"), str),
 }
 _TRUTH = {"yes": True, "no": False, "true": True, "false": False}

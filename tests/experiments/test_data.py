@@ -183,6 +183,10 @@ def test_text_is_its_bytes(tmp_path: Path) -> None:
     last, _ = data.test.samples(torch.tensor([len(data.test) - 1]))
     assert bytes(data.test.samples(torch.tensor([0]))[0][0].tolist()) == text[900:910]
     assert last.shape == (1, 10)
+    reference = load_dataset("text", "module:pydoc_data.topics")
+    assert len(reference.train) > 1000
+    with pytest.raises(ps.InputError, match=r"text 'module:no\.such' must name an installed Python module"):
+        load_dataset("text", "module:no.such")
     path.write_bytes(b"short")
     with pytest.raises(ps.InputError, match="must be longer for samples of 10 bytes, got 5 bytes: at least 121"):
         load_dataset("text", path, context=10)

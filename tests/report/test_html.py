@@ -12,6 +12,7 @@ import pytest
 
 import partialsum as ps
 from networks import HOSTILE, hostile, small
+from partialsum.report.network_cost import network_cost
 
 VOID = {"meta", "wbr", "input", "br", "link", "img"}
 
@@ -63,12 +64,14 @@ def test_it_carries_the_numbers_the_figures_and_where_they_come_from(page: Page)
     text = " ".join(text for _, text in page.texts)
     report = ps.analyze(small(), density=0.5)
     assert f"One accumulator with {report.headline.shared.man_bits} mantissa bits" in text
-    assert len(page.of("svg")) == 3
+    assert len(page.of("svg")) == 5
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in page.of("svg"))
     assert "https://arxiv.org/abs/1901.06588" in {a["href"] for a in page.of("a")}
     for part in (*report.assumptions, *report.notes, ps.__version__, "partialsum analyze small --html a.html"):
         assert part in text
-    assert len([tag for tag, _ in page.tags if tag == "tr"]) == 1 + 13
+    cost = network_cost(report)
+    priced = (1 + len(cost.options)) + (1 + len(cost.options[0].by_pass)) + (1 + len(cost.inference))
+    assert len([tag for tag, _ in page.tags if tag == "tr"]) == (1 + 13) + priced
 
 
 def test_nothing_is_fetched_and_only_the_packaged_script_runs(page: Page, attacked: Page) -> None:

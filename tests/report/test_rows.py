@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from importlib.resources import files
-from typing import Any
 
 import jsonschema
 import pytest
@@ -14,15 +13,7 @@ import pytest
 import partialsum as ps
 from networks import hostile, linear, small
 from partialsum.workloads.gemm import Workload
-
-
-def closed(schema: Any) -> Any:
-    """The schema with every object closed, so that an undescribed key is an error."""
-    if isinstance(schema, dict):
-        extra = {"additionalProperties": False} if "properties" in schema else {}
-        return {key: closed(value) for key, value in schema.items()} | extra
-    return [closed(item) for item in schema] if isinstance(schema, list) else schema
-
+from schemas import closed
 
 SCHEMA = json.loads(files("partialsum.report").joinpath("schema.json").read_text(encoding="utf-8"))
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from partialsum.accumulators import AnyAccumulator, IntegerAccumulator, parse_accumulator
+from partialsum.accumulators import AlignedAccumulator, AnyAccumulator, IntegerAccumulator, parse_accumulator
 from partialsum.arithmetic import native, units
 from partialsum.arithmetic.gemm import (
     DEFAULT_ACCUMULATOR,
@@ -180,6 +180,8 @@ def _run(
     backend: str | None,
 ) -> Array:
     acc = parse_accumulator(accumulator)
+    if isinstance(acc, AlignedAccumulator) and acc.dot > 1:
+        raise InputError(f"accumulator {acc} adds block-scaled elements, which gemm has and convolutions have not")
     chosen = Backend.CPU if backend is None else parse_choice(Backend, backend, "backend")
     formats = parse_inputs(inputs)
     axes = _QUANTISED_AXES[pass_]

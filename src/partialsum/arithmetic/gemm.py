@@ -19,6 +19,7 @@ from partialsum.accumulators import (
 from partialsum.arithmetic import native, units
 from partialsum.arithmetic.quantize import quantize
 from partialsum.arithmetic.reference import gemm_reference
+from partialsum.arithmetic.scaled import gemm_scaled
 from partialsum.choices import Choice, parse_choice
 from partialsum.errors import InputError
 from partialsum.formats import BlockFormat, FloatFormat, Format, parse_format
@@ -101,9 +102,11 @@ def gemm_arrays(
 ) -> Floats:
     """Return :func:`gemm` of numpy arrays."""
     shape = result_shape(a.shape, b.shape, None if c is None else c.shape)
+    formats = parse_inputs(inputs)
+    if isinstance(acc, AlignedAccumulator) and acc.dot > 1:
+        return gemm_scaled(a, b, acc, formats, c, shape, reference=backend is Backend.REFERENCE)
     if backend is Backend.REFERENCE:
         return gemm_reference(a, b, acc, cast(Any, inputs), c)
-    formats = parse_inputs(inputs)
     if _goes_in_slices(b, formats[1], acc):
         return _gemm_in_slices(a, b, acc, formats, c, shape)
     a, b = quantize_operands(a, b, inputs)

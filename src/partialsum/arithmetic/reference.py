@@ -174,6 +174,8 @@ def _one_output(acc: AnyAccumulator, formats: tuple[Format | None, Format | None
     if isinstance(acc, Accumulator):
         return lambda a, b, c, place: accumulate(a, b, acc, c, place)
     if isinstance(acc, AlignedAccumulator):
+        if acc.dot > 1:
+            raise InputError(f"accumulator {acc} adds block-scaled elements: use gemm(…, backend='reference')")
         low = (_min_exponent(formats[0]), _min_exponent(formats[1]))
         return lambda a, b, c, _: accumulate_aligned(a, b, acc, c, low)
     return lambda a, b, c, _: accumulate_integer(a, b, acc, c)

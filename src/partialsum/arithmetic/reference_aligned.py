@@ -8,6 +8,9 @@ independent bit-accurate models. What both agree on and the records of :mod:`par
 * A result beyond the format's range becomes **infinity, also where the result is truncated**: the unit does not
   saturate. NaN and infinity propagate as IEEE 754 says; NaN is canonical.
 * CDNA3 (``join_bits``) holds each product in float32's range: a product of magnitude 2**128 or more is infinite.
+* FP4 units (``dot``): the products of ``dot`` elements are summed exactly and multiplied by their two scales; the
+  sum's exponent is that of the scales (a subnormal scale has its format's smallest exponent), whatever the products
+  cancel to. Where a scale or all of the products are zero it has none.
 * A truncated result is never -0. A result rounded to nearest keeps the sign of a sum too small for the format;
   an exact zero is +0.
 """
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from partialsum.accumulators import AlignedAccumulator, Rounding
@@ -54,7 +58,10 @@ def accumulate_aligned(
     """
     limit = power_of_two(_FP32.max_exponent + 1) if acc.join_bits is not None else None
     terms = [_product(x, y, min_exponents, limit) for x, y in zip(a, b, strict=True)]
-    start = 0.0 if c is None else c
+    return _promoted(0.0 if c is None else c, terms, acc)
+
+
+def _promoted(start: float, terms: Sequence[Term], acc: AlignedAccumulator) -> float:
     if acc.promote_every is None:
         return _run(start, terms, acc)
     total = start
@@ -63,6 +70,42 @@ def accumulate_aligned(
         exact = exact_sum(total, partial, Rounding.NEAREST_EVEN)
         total = round_exact(exact, _TOTAL)
     return total
+
+
+def accumulate_scaled(
+    a: Sequence[float],
+    b: Sequence[float],
+    scales: tuple[Sequence[float], Sequence[float]],
+    acc: AlignedAccumulator,
+    c: float | None = None,
+    min_exponents: tuple[int, int] = (-127, -127),
+) -> float:
+    """Return one output of a unit for block-scaled elements: ``scales`` has a scale for every element.
+
+    ``min_exponents`` are the smallest exponents of the formats of the scales. A float32 scale of a whole tensor
+    (NVFP4) is no part of the unit; it multiplies the result.
+    """
+    terms = []
+    for first in range(0, len(a), acc.dot):
+        span = slice(first, first + acc.dot)
+        products = [exact_product(x, y) for x, y in zip(a[span], b[span], strict=True)]
+        left, right = scales[0][first], scales[1][first]
+        terms.append(_scaled_dot(products, left, right, min_exponents))
+    promote_every = acc.promote_every and acc.promote_every // acc.dot
+    unit = replace(acc, group=acc.group // acc.dot, dot=1, promote_every=promote_every)
+    return _promoted(0.0 if c is None else c, terms, unit)
+
+
+def _scaled_dot(products: Sequence[Exact], left: float, right: float, min_exponents: tuple[int, int]) -> Term:
+    scale = exact_product(left, right)
+    special = _special([*products, scale])
+    if special is not None:
+        return special, _NO_EXPONENT
+    if scale == 0 or all(p == 0 for p in products):
+        return 0.0, _NO_EXPONENT
+    exponent = _operand_exponent(left, min_exponents[0]) + _operand_exponent(right, min_exponents[1])
+    value = sum((Fraction(p) for p in products), Fraction(0)) * Fraction(scale)
+    return value if value else 0.0, exponent
 
 
 def _run(total: float, terms: Sequence[Term], acc: AlignedAccumulator) -> float:

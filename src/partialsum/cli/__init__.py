@@ -6,7 +6,22 @@ import sys
 
 import typer
 
-from partialsum.cli import analyze, bench, bits, curve, formats, predict, rtl, sweep, synth, train, verify
+from partialsum.cli import (
+    analyze,
+    bench,
+    bits,
+    cost,
+    curve,
+    formats,
+    predict,
+    results,
+    rtl,
+    simulate,
+    sweep,
+    synth,
+    train,
+    verify,
+)
 from partialsum.errors import InputError
 
 app = typer.Typer(
@@ -19,10 +34,13 @@ app = typer.Typer(
 app.command("analyze")(analyze.analyze)
 app.command("bench")(bench.bench)
 app.command("bits")(bits.bits)
+app.command("cost")(cost.cost)
 app.command("curve")(curve.curve)
 app.command("formats")(formats.formats)
 app.command("predict")(predict.predict)
+app.command("results")(results.results)
 app.command("rtl")(rtl.rtl)
+app.command("simulate")(simulate.simulate)
 app.command("sweep")(sweep.sweep)
 app.command("synth")(synth.synth)
 app.command("train")(train.train)

@@ -8,10 +8,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from partialsum.cli import analyze_options as options
+from partialsum.cli.bits import Method, Rounding, TargetSnr
 from partialsum.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,42 +20,36 @@ if TYPE_CHECKING:
 _PATIENCE_S = 4.0
 
 
-def analyze(
-    target: Annotated[
-        str,
-        typer.Argument(
-            help="A built-in network (resnet18, gpt2, …), a Hugging Face config.json or its folder, an .onnx file, "
-            "a .csv or .toml table of GEMMs, or package.module:callable, which imports and runs your own code."
-        ),
-    ],
+def analyze(  # typer reads the parameters; nobody calls this by position
+    target: options.Target,
     *,
-    batch: Annotated[int | None, typer.Option(help="Samples per training step.")] = None,
-    seq: Annotated[int | None, typer.Option(help="Sequence length (tokens), for language models.")] = None,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(help="Shape of an ONNX input with dynamic axes, as name=1x3x224x224; may be repeated."),
-    ] = None,
-    inputs: Annotated[str, typer.Option(help="Format of activations and weights (and of gradients).")] = "e5m2",
-    grad_inputs: Annotated[str | None, typer.Option(help="Format of gradients, where it differs.")] = None,
-    chunk: Annotated[int, typer.Option(help="Products summed before they join the total.")] = 64,
-    density: Annotated[
-        str | None,
-        typer.Option(help="Share of products that are not zero: 0.5, or per pass: forward=0.6,grad_weight=0.3."),
-    ] = None,
-    density_file: Annotated[
-        Path | None,
-        typer.Option(help="Densities by layer and pass: a .csv, .toml or .json with layer, pass and density."),
-    ] = None,
-    cutoff: Annotated[float, typer.Option(help="Largest normalised variance lost v that is accepted.")] = 50.0,
-    first_layer_inputs: Annotated[str | None, typer.Option(help="Format of the first layer's operands.")] = None,
-    last_layer_inputs: Annotated[str | None, typer.Option(help="Format of the last layer's operands.")] = None,
-    each: Annotated[bool, typer.Option("--all", help="Give each layer its own line, alike ones too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print one CSV line per GEMM.")] = False,
-    html: Annotated[Path | None, typer.Option(help="Write the report as one HTML file.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write the figures as .svg, .png or .pdf.")] = None,
+    batch: options.Batch = None,
+    seq: options.Seq = None,
+    shape: options.Shape = None,
+    inputs: options.Inputs = "e5m2",
+    grad_inputs: options.GradInputs = None,
+    chunk: options.Chunk = 64,
+    density: options.Density = None,
+    density_file: options.DensityFile = None,
+    cutoff: options.Cutoff = 50.0,
+    first_layer_inputs: options.FirstLayerInputs = None,
+    last_layer_inputs: options.LastLayerInputs = None,
+    method: Method = "formula",
+    rounding: Rounding = None,
+    target_snr: TargetSnr = None,
+    kappa: options.Kappa = None,
+    accumulator: options.Accumulators = None,
+    each: options.Each = False,
+    as_json: options.AsJson = False,
+    as_csv: options.AsCsv = False,
+    html: options.Html = None,
+    plot: options.Plot = None,
 ) -> None:
-    """Read which accumulator mantissa width every GEMM of training needs, plain and chunked."""
+    """Read which accumulator mantissa width every GEMM of training needs, plain and chunked.
+
+    With --method evolution also the width that keeps --target-snr with --rounding; with --accumulator what every GEMM
+    keeps on that unit, and how often it must promote partial sums to keep the target.
+    """
     if as_json and as_csv:
         raise InputError("give either --json or --csv, not both")
     if density is not None and density_file is not None:
@@ -63,7 +57,7 @@ def analyze(
     _check_outputs(html, plot)
     from partialsum.report.density import parse_density
 
-    with _note_if_slow(f"reading {target} …"):
+    with note_if_slow(f"reading {target} …"):
         from partialsum.report.analysis import analyze as run
 
         report = run(
@@ -73,12 +67,17 @@ def analyze(
             chunk=chunk,
             density=None if density is None else parse_density(density),
             seq=seq,
-            shapes=_parse_shapes(shape),
+            shapes=parse_shapes(shape),
             grad_inputs=grad_inputs,
             density_file=density_file,
             cutoff=cutoff,
             first_layer_inputs=first_layer_inputs,
             last_layer_inputs=last_layer_inputs,
+            method=method,
+            rounding=rounding,
+            target_snr_db=target_snr,
+            kappa=kappa,
+            accumulator=accumulator,
         )
     _write(report, html, plot)
     _print(report, each=each, as_json=as_json, as_csv=as_csv)
@@ -97,7 +96,7 @@ def _check_outputs(html: Path | None, plot: Path | None) -> None:
             raise InputError(f"cannot write {str(path)!r}: the folder {str(path.parent)!r} does not exist")
 
 
-def _parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
+def parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
     """Read ``name=1x3x224x224`` for each named input."""
     shapes = {}
     for text in texts or ():
@@ -112,7 +111,7 @@ def _parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
 
 
 @contextmanager
-def _note_if_slow(note: str) -> Iterator[None]:
+def note_if_slow(note: str) -> Iterator[None]:
     """Say on stderr what is being waited for, if it takes more than a moment."""
     timer = threading.Timer(_PATIENCE_S, lambda: print(note, file=sys.stderr, flush=True))
     timer.daemon = True

@@ -114,7 +114,7 @@ def _print_kept(
 ) -> None:
     from partialsum.cli.bits_kept import print_kept
     from partialsum.cli.numbers import parse_length, product_bits
-    from partialsum.report.kept import make_criterion
+    from partialsum.report.snr_rows import make_criterion
     from partialsum.theory.information import usual_product
     from partialsum.theory.products import parse_product
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from partialsum.errors import InputError
 
 if TYPE_CHECKING:
-    from partialsum.report.kept import Criterion, FormulaWidths, Kept
+    from partialsum.report.kept import FormulaWidths
+    from partialsum.report.snr_rows import Criterion, Kept
     from partialsum.theory.products import ProductLaw
 
 

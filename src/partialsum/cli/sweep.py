@@ -26,7 +26,9 @@ def sweep(
     results: Annotated[
         Path | None, typer.Option(help="Write the results to this .json file.", metavar="FILE")
     ] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the data is, if not as the configuration says.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time here; one per processor.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of a run that does not say itself.")] = 1,
     cluster: Annotated[
         str | None, typer.Option(help="Run on the Dask cluster of this scheduler.", metavar="ADDRESS")
     ] = None,
@@ -34,6 +36,7 @@ def sweep(
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Run a configuration whose lists (widths, roundings, chunks, seeds, …) become runs; finished runs are kept."""
+    from partialsum.experiments.config import read_toml, set_data_path
     from partialsum.experiments.executors import dask_cluster, local_pool
     from partialsum.experiments.results import gather, write_results
     from partialsum.experiments.sweep import load_sweep, run_sweep
@@ -43,20 +46,26 @@ def sweep(
         raise InputError("give either --jobs or --cluster, not both")
     if results is not None and not results.parent.is_dir():
         raise InputError(f"cannot write {str(results)!r}: the folder {str(results.parent)!r} does not exist")
-    plan = load_sweep(config)
+    table = read_toml(config)
+    if data is not None:
+        set_data_path(table, data)
+    plan = load_sweep(table)
     folder = out / plan.name
     if not collect:
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        at_once = min(jobs or processors, len(plan.members))
-        threads = 1 if cluster else max(1, processors // at_once)
-        with _progress(plan) as notify:
-            run_sweep(
-                plan,
-                folder,
-                lambda: dask_cluster(cluster) if cluster else local_pool(at_once, threads),
-                threads=threads,
-                notify=notify,
-            )
+        at_once = min(jobs or max(1, processors // threads), len(plan.members))
+        try:
+            with _progress(plan) as notify:
+                run_sweep(
+                    plan,
+                    folder,
+                    lambda: dask_cluster(cluster) if cluster else local_pool(at_once, threads),
+                    threads=threads,
+                    notify=notify,
+                )
+        except KeyboardInterrupt:
+            print("stopped; the same command continues, and --collect shows what is finished", file=sys.stderr)
+            raise SystemExit(130) from None
     found = gather(plan, folder, config.read_text(encoding="utf-8"))
     if results is not None:
         write_results(found, results)

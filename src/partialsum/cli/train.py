@@ -24,13 +24,13 @@ def train(
 
     Under torchrun the processes share every batch: torchrun --nproc-per-node 2 -m partialsum train CONFIG.toml.
     """
-    from partialsum.experiments.config import load_config, read_toml
+    from partialsum.experiments.config import load_config, read_toml, set_data_path
     from partialsum.experiments.progress import Silent, show_progress
     from partialsum.experiments.train import train as run
 
     table = read_toml(config)
-    if data is not None and isinstance(table.setdefault("data", {}), dict):
-        table["data"]["path"] = str(data)
+    if data is not None:
+        set_data_path(table, data)
     settings = load_config(table)
     folder = out or Path("runs") / f"{settings.name}-{settings.digest()}"
     if os.environ.get("RANK", "0") != "0":

@@ -18,6 +18,7 @@ from partialsum.accumulators import Accumulator, AnyAccumulator, Rounding
 from partialsum.arithmetic.convolution import conv_forward, conv_grad_input, conv_grad_weight
 from partialsum.arithmetic.gemm import gemm
 from partialsum.arithmetic.quantize import quantize
+from partialsum.emulation.observation import Observer, Shape, correlate, correlate_positions, spread
 from partialsum.emulation.policy import LayerPlan
 from partialsum.emulation.quantization import Prepared, prepare, round_result
 from partialsum.emulation.session import derive_seed
@@ -29,11 +30,13 @@ Operand = tuple[Tensor, Role]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One emulated operation: its layer's settings, the seed of its random bits, and its learned step."""
+    """One emulated operation: its layer, its settings, the seed of its random bits, its learned step, who watches."""
 
     plan: LayerPlan
     seed: int = 0
     learned_step: float | None = None
+    layer: str = ""
+    observer: Observer | None = None
 
     def accumulator(self, pass_: Pass, side: str = "") -> AnyAccumulator:
         """Return the accumulator of a pass, its stochastic rounding seeded for this call."""
@@ -68,6 +71,10 @@ def product(call: Call, pass_: Pass, a: Operand, b: Operand, side: str = "") -> 
     """
     left = call.prepare(pass_, a, -1, side + "a")
     right = call.prepare(pass_, b, -2, side + "b")
+    if call.observer is not None:
+        call.observer.product(call.layer, pass_, left, right)
+        if call.observer.plain:
+            return torch.matmul(left.values, right.values)
     inputs = (left.format, right.format)
     result = gemm(left.values, right.values, call.accumulator(pass_, side), inputs=inputs)
     return rescale(result, left.step, right.step)
@@ -145,7 +152,7 @@ class Geometry:
     dilation: tuple[int, ...]
     groups: int = 1
     out_size: tuple[int, ...] = ()
-    """Size of a transposed convolution's result, which its input does not determine."""
+    """Size of the result where the operands do not determine it: of a transposed convolution, of a gradient."""
 
     def options(self) -> dict[str, Any]:
         """Return the geometry as the arguments of the convolution kernels."""
@@ -215,6 +222,10 @@ class TransposedConvolution(torch.autograd.Function):
 def _correlate(call: Call, pass_: Pass, x: Operand, weight: Tensor, geometry: Geometry) -> Tensor:
     left = call.prepare(pass_, x, 1)
     right = call.prepare(pass_, (weight, Role.WEIGHT), 1)
+    if call.observer is not None:
+        call.observer.convolution(call.layer, pass_, Shape.CORRELATE, (left, right), geometry)
+        if call.observer.plain:
+            return correlate(left.values, right.values, geometry)
     result = conv_forward(
         left.values,
         right.values,
@@ -228,6 +239,10 @@ def _correlate(call: Call, pass_: Pass, x: Operand, weight: Tensor, geometry: Ge
 def _spread(call: Call, pass_: Pass, grad: Operand, weight: Tensor, geometry: Geometry) -> Tensor:
     left = call.prepare(pass_, grad, 1)
     right = call.prepare(pass_, (weight, Role.WEIGHT), 0)
+    if call.observer is not None:
+        call.observer.convolution(call.layer, pass_, Shape.SPREAD, (left, right), geometry)
+        if call.observer.plain:
+            return spread(left.values, right.values, geometry.out_size, geometry)
     result = conv_grad_input(
         left.values,
         right.values,
@@ -244,6 +259,11 @@ def _correlate_positions(
 ) -> Tensor:
     """Return the gradient of a weight; block scales run along (image, row, column) of either operand."""
     left, right = (_prepare_positions(call, operand) for operand in operands)
+    if call.observer is not None:
+        of_weight = replace(geometry, out_size=tuple(size))
+        call.observer.convolution(call.layer, Pass.GRAD_WEIGHT, Shape.POSITIONS, (left, right), of_weight)
+        if call.observer.plain:
+            return correlate_positions(left.values, right.values, size, geometry)
     result = conv_grad_weight(
         left.values,
         right.values,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from partialsum.choices import parse_choice
 from partialsum.emulation.checkpointing import install_checkpoint_support
+from partialsum.emulation.observation import Observer
 from partialsum.emulation.policy import OnUnsupported, Policy
 from partialsum.emulation.session import Shared, current_session, start_session
 from partialsum.errors import InputError
@@ -154,6 +155,13 @@ def emulate(model: nn.Module, policy: Policy, on_unsupported: str | None = None)
         InputError: For a policy that names missing layers, and for a model that is already emulated, wholly or in
             part; while it runs, for what holds a GEMM but cannot be emulated.
     """
+    return attach(model, policy, on_unsupported)
+
+
+def attach(
+    model: nn.Module, policy: Policy, on_unsupported: str | None = None, observer: Observer | None = None
+) -> Emulation:
+    """Do what :func:`emulate` does, and show every GEMM's operands to ``observer`` before it runs."""
     if not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if not isinstance(policy, Policy):
@@ -169,6 +177,7 @@ def emulate(model: nn.Module, policy: Policy, on_unsupported: str | None = None)
         parse_choice(OnUnsupported, choice, "on_unsupported"),
         first=weighted[0] if weighted else None,
         last=weighted[-1] if weighted else None,
+        observer=observer,
     )
     for name in weighted:
         shared.plan(name, name)  # settings that do not fit are told now, not in the first call

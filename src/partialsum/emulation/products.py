@@ -55,11 +55,13 @@ def result_type(x: Tensor) -> torch.dtype:
 
 def new_call(session: Session, weight: Tensor | None = None, suffix: str = "matmul") -> Call:
     """Return the record of the next emulated operation, with a weight or of two activations."""
-    plan = session.plan(weight, suffix)
+    layer, product = session.names(weight, suffix)
+    plan = session.shared.plan(layer, product)
     if not plan.emulate:
         raise LeaveToTorchError
     step = getattr(getattr(session.module, "input_quantizer", None), "step", None)
-    return Call(plan, session.next_seed(), None if step is None else float(step))
+    learned = None if step is None else float(step)
+    return Call(plan, session.next_seed(), learned, product, session.shared.observer)
 
 
 def finish(call: Call, out: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:

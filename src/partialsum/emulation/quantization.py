@@ -91,10 +91,14 @@ def _shift(x: Tensor, operand: OperandFormat) -> int:
     if not x.numel():
         return 0
     low, high = torch.aminmax(x.detach())
-    largest = max(abs(float(low)), abs(float(high)))
+    return power_of_two_shift(max(abs(float(low)), abs(float(high))), operand.format)
+
+
+def power_of_two_shift(largest: float, fmt: Format) -> int:
+    """Return the exponent of the power of two that brings ``largest`` just under the maximum of a format."""
     if largest == 0 or not math.isfinite(largest):
         return 0
     fraction, exponent = math.frexp(largest)
-    limit_fraction, limit_exponent = math.frexp(element_format(operand.format).max)
+    limit_fraction, limit_exponent = math.frexp(element_format(fmt).max)
     shift = limit_exponent - exponent - (fraction > limit_fraction)
     return max(-_MAX_SHIFT, min(_MAX_SHIFT, shift))

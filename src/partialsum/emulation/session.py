@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from partialsum.emulation.audit import AuditMode
+    from partialsum.emulation.observation import Observer
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Shared:
     unsupported: dict[tuple[str, str], None] = field(default_factory=dict)
     audited: set[str] = field(default_factory=set)
     plans: dict[tuple[str, str], LayerPlan] = field(default_factory=dict)
+    observer: Observer | None = None
 
     def plan(self, module: str, product: str) -> LayerPlan:
         """Return the settings of a product that a module runs or owns the weight of, worked out once."""
@@ -90,12 +92,16 @@ class Session:
 
     def plan(self, weight: Tensor | None, suffix: str) -> LayerPlan:
         """Return the settings of a product with a weight, or of two activations (then called ``suffix``)."""
+        return self.shared.plan(*self.names(weight, suffix))
+
+    def names(self, weight: Tensor | None, suffix: str) -> tuple[str, str]:
+        """Return the names of the module that a product belongs to and of the product itself."""
         layer = self.layer
         product = f"{layer}.{suffix}" if layer else suffix
         if weight is not None:
             product = self._weight_name(weight)
             layer = product if product == layer else split_parameter(product)[0] or layer
-        return self.shared.plan(layer, product)
+        return layer, product
 
     def _weight_name(self, weight: Tensor) -> str:
         """Return the name of the layer that owns a weight, which is not always the module that is running."""

@@ -118,7 +118,7 @@ class TrainingConfig:
     patience: int = 20
     """So many losses in a row that are no finite number end a run as diverged."""
     threads: int = 0
-    """Processor threads; 0: all there are for one run, a fair share in a sweep."""
+    """Processor threads; 0: all there are for one run, those of ``--threads`` in a sweep."""
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 2.0
 
@@ -211,6 +211,13 @@ def load_config(source: str | Path | Mapping[str, Any]) -> RunConfig:
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"the configuration is not valid TOML: {error}") from None
     return _read(RunConfig, source, "the configuration")
+
+
+def set_data_path(table: dict[str, Any], path: Path) -> None:
+    """Let the data of a configuration's table be somewhere else; relative to where the command runs."""
+    if not isinstance(table.setdefault("data", {}), dict):
+        raise InputError(f"data must be a table, got {table['data']!r}")
+    table["data"]["path"] = str(path.resolve())
 
 
 R = TypeVar("R")

@@ -87,11 +87,12 @@ def load_sweep(source: Path | Mapping[str, Any]) -> Sweep:
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
         raise InputError("member must be an array of tables, [[member]]")
     members: list[Member] = []
-    for entry in entries:
-        changes = dict(entry)
-        name, swept = str(changes.pop("name", "")), changes.pop("sweep", {})
-        choices = _choices({**_lists(common), **_lists(swept)})
-        members += [_member(name, settings, _merge(table, changes)) for settings in choices]
+    for shared in _choices(_lists(common)):  # outermost, so that the first seed of everything comes first
+        for entry in entries:
+            changes = dict(entry)
+            name, swept = str(changes.pop("name", "")), changes.pop("sweep", {})
+            choices = [{**shared, **own_choice} for own_choice in _choices(_lists(swept))]
+            members += [_member(name, settings, _merge(table, changes)) for settings in choices]
     if len({member.name for member in members}) < len(members):
         raise InputError("every [[member]] needs a name of its own")
     baseline = str(own["baseline"] or "")

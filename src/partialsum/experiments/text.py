@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from partialsum.experiments.data import Dataset
 
 _TEST_SHARE = 10
 """The last tenth of the file is for testing."""
+
+_MODULE = "module:"
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,12 @@ class Windows:
 
 
 def load_text(path: Path, context: int) -> Dataset:
-    """Return the bytes of a file, the first nine tenths to train on, the last to test."""
+    """Return the bytes of a file, the first nine tenths to train on, the last to test.
+
+    ``module:pydoc_data.topics`` means the source of an installed Python module: that one is the language reference, a
+    text of 0.7 MB that every CPython has.
+    """
+    path = _module_source(str(path).removeprefix(_MODULE)) if str(path).startswith(_MODULE) else path
     try:
         data = torch.from_numpy(np.fromfile(path, np.uint8))
     except OSError as error:
@@ -47,3 +55,13 @@ def load_text(path: Path, context: int) -> Dataset:
             f"at least {(context + 1) * (_TEST_SHARE + 1)} are needed"
         )
     return Dataset("text", train, test, 256, "text")
+
+
+def _module_source(name: str) -> Path:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None:
+        raise InputError(f"text 'module:{name}' must name an installed Python module with a source file")
+    return Path(spec.origin)

@@ -8,18 +8,31 @@ that of the combinational core, mapped for area with unsized gates: use it as a 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from partialsum.accumulators import AnyAccumulator
+from partialsum.accumulators import (
+    Accumulator,
+    AlignedAccumulator,
+    AnyAccumulator,
+    IntegerAccumulator,
+    parse_accumulator,
+)
 from partialsum.choices import parse_choice
-from partialsum.errors import InputError
 from partialsum.formats import FloatFormat
-from partialsum.hardware.designs import ChunkAdder
-from partialsum.hardware.features import MULTIPLICATION, Features, adder_features, core_features, frame_features
+from partialsum.hardware.designs import ChunkAdder, Design
+from partialsum.hardware.features import MULTIPLICATION, Features, adder_features, core_features
 from partialsum.hardware.library import own_library
-from partialsum.hardware.model import Fit, committed_model, unit_frame
+from partialsum.hardware.model import QUANTITIES, Fit, committed_model, total_adder, unit_frame, unit_kind
 from partialsum.hardware.technology import Technology, parse_technology
-from partialsum.hardware.units import FP32, FloatUnit, GroupUnit, Inputs, IntegerUnit, Unit, parse_unit
+from partialsum.hardware.units import GroupUnit, Inputs, Unit, parse_unit
+
+ACTIVITY = (
+    "activity: sums of 64 products of independent normal operands, simulated on our netlists, as functional toggles "
+    "(zero delay) and with glitches (each gate its own delay)"
+)
+"""The activity model of the energy band."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +40,14 @@ class Part:
     """A piece of a unit: its area, and the capacitance it switches per multiply-accumulate (inverter inputs).
 
     The model is a sum, so that it can be taken apart; mapped netlists cannot. The switching of the sum's register is
-    part of the addition's; counter and control switch too little to be counted.
+    part of the addition's; counter and control switch too little to be counted. ``core`` parts are combinational.
     """
 
     name: str
     area_ge: float
     functional: float
     glitches: float
+    core: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +56,8 @@ class MacCost:
 
     Areas are those of the whole unit, which does ``macs_per_step`` multiply-accumulates at a time; energies are per
     multiply-accumulate. ``clocks_per_step`` exceeds one where a shared adder pauses for the chunks' totals.
-    ``area_error`` and ``energy_error`` are relative root-mean-square errors of the model against synthesis.
+    ``fits`` are the model's, with their errors; ``extrapolated`` says that the unit is larger in some respect than any
+    that was synthesised.
     """
 
     name: str
@@ -51,8 +66,8 @@ class MacCost:
     macs_per_step: int
     clocks_per_step: float
     delay_fo4: float
-    area_error: float
-    energy_error: float
+    extrapolated: bool
+    fits: Mapping[str, Fit] = field(repr=False)
 
     @property
     def area_ge(self) -> float:
@@ -76,37 +91,79 @@ class MacCost:
         return None if fo4 is None else self.delay_fo4 * fo4 * 1e-3
 
     @property
+    def energy_pj_functional(self) -> float:
+        """Energy of a multiply-accumulate from functional toggles alone, in picojoules."""
+        return sum(p.functional for p in self.parts) * self.technology.energy_fj_functional * 1e-3
+
+    @property
+    def energy_pj_glitches(self) -> float:
+        """Energy of a multiply-accumulate from toggles with glitches, in picojoules."""
+        return sum(p.glitches for p in self.parts) * self.technology.energy_fj_glitches * 1e-3
+
+    @property
     def energy_pj_low(self) -> float:
-        """Lower end of the energy of a multiply-accumulate, in picojoules."""
-        return self._band[0]
+        """Lower end of the energy band of a multiply-accumulate, in picojoules."""
+        return min(self.energy_pj_functional, self.energy_pj_glitches)
 
     @property
     def energy_pj_high(self) -> float:
-        """Higher end of the energy of a multiply-accumulate, in picojoules."""
-        return self._band[1]
+        """Higher end of the energy band of a multiply-accumulate, in picojoules."""
+        return max(self.energy_pj_functional, self.energy_pj_glitches)
 
     @property
-    def _band(self) -> tuple[float, float]:
-        functional = sum(part.functional for part in self.parts)
-        return self.technology.energy_band_pj(functional, sum(part.glitches for part in self.parts))
+    def area_error(self) -> float:
+        """Relative root-mean-square error of the area to expect, against synthesis."""
+        return max(self.fits[name].stated_error for name in ("area_ge", "frame"))
+
+    @property
+    def energy_error(self) -> float:
+        """The same of the energies, against simulated netlists; the scale to picojoules has its own."""
+        return max(self.fits[name].stated_error for name in ("energy_functional", "energy_glitches"))
 
     @property
     def sources(self) -> dict[str, str]:
-        """Where each figure comes from."""
-        tech = self.technology
-        area, energy = 100 * self.area_error, 100 * self.energy_error
+        """Where each figure comes from, and how far it can be trusted."""
+        tech, fits = self.technology, self.fits
+        beyond = "; beyond the largest unit synthesised, so extrapolated" if self.extrapolated else ""
+        delay = f"no gate delay is known for {tech.name}"
+        if tech.fo4_ps:
+            delay = (
+                f"model of the core mapped for area with unsized gates, so a ratio rather than a clock period "
+                f"({fits['delay_fo4'].accuracy}); FO4 {tech.fo4_ps:g} ps: {tech.fo4_source}"
+            )
         return {
-            "area_ge": f"model fitted to our synthesis (yosys, abc; no wires), {area:.1f} % rms",
+            "area_ge": (
+                f"model fitted to our synthesis with yosys and abc, wires, clock tree and test logic left out; "
+                f"core: {fits['area_ge'].accuracy}; whole units: {fits['frame'].accuracy}{beyond}"
+            ),
             "area_um2": f"area_ge times {tech.ge_um2:g} um2: {tech.ge_source}",
-            "delay_ns": (
-                f"model of the core mapped for area, gates unsized; FO4 {tech.fo4_ps:g} ps: {tech.fo4_source}"
-                if tech.fo4_ps
-                else f"no gate delay is known for {tech.name}"
-            ),
+            "delay_ns": delay,
             "energy_pj": (
-                f"toggles of normal operands on our netlists, without and with glitches, {energy:.1f} % rms; "
-                f"{tech.energy_source}"
+                f"{ACTIVITY}; without glitches {fits['energy_functional'].accuracy}; "
+                f"with glitches {fits['energy_glitches'].accuracy}; scale: {tech.energy_source}{beyond}"
             ),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the cost as plain data; every quantity carries its unit in its name."""
+        return {
+            "unit": self.name,
+            "technology": self.technology.name,
+            "area_ge": round(self.area_ge, 1),
+            "area_um2": round(self.area_um2, 2),
+            "area_error": self.area_error,
+            "delay_fo4": round(self.delay_fo4, 1),
+            "delay_ns": self.delay_ns,
+            "energy_per_mac_pj_low": self.energy_pj_low,
+            "energy_per_mac_pj_high": self.energy_pj_high,
+            "energy_per_mac_pj_functional": self.energy_pj_functional,
+            "energy_per_mac_pj_glitches": self.energy_pj_glitches,
+            "energy_error": self.energy_error,
+            "macs_per_step": self.macs_per_step,
+            "clocks_per_step": self.clocks_per_step,
+            "extrapolated": self.extrapolated,
+            "parts": [{"part": part.name, "area_ge": round(part.area_ge, 1)} for part in self.parts],
+            "sources": self.sources,
         }
 
 
@@ -126,25 +183,16 @@ def mac_cost(
     """
     unit = parse_unit(inputs, accumulator)
     tech = parse_technology(technology)
-    sharing = parse_choice(ChunkAdder, chunk_adder, "chunk_adder")
+    design = Design(unit, chunk_adder=parse_choice(ChunkAdder, chunk_adder, "chunk_adder"))
+    shared, chunk = design.shared, design.chunk
     model = committed_model()
-    kind = {FloatUnit: "mac", GroupUnit: "group", IntegerUnit: "integer"}[type(unit)]
-    chunk = _chunk(unit)
-    if sharing is ChunkAdder.SHARED and (chunk is None or isinstance(unit, GroupUnit)):
-        raise InputError(f"chunk_adder 'shared' needs a MAC with a chunk, got {unit.accumulator}")
-    shared = sharing is ChunkAdder.SHARED
+    fits = {**model[unit_kind(unit)], "frame": model["frame"]["area_ge"]}
     macs = unit.accumulator.group if isinstance(unit, GroupUnit) else 1
     features = core_features(unit, shared=shared)
-    multiplication, addition = _split(features)
-    parts = [
-        _part("multiplication", model[kind], multiplication, 1.0 / macs),
-        _part("addition and rounding", model[kind], addition, 1.0 / macs),
-    ]
+    parts = [_part(name, fits, share, 1.0 / macs, core=True) for name, share in _split(unit, features)]
     if chunk is not None:
         parts.append(_total(unit, model["adder"], 1.0 / (chunk * macs), shared=shared))
-    frame = _frame(unit, chunk, shared=shared)
-    parts.append(Part("registers and control", model["frame"]["area_ge"](frame), 0.0, 0.0))
-    fits = model[kind]
+    parts.append(Part("registers and control", fits["frame"](unit_frame(design)), 0.0, 0.0))
     return MacCost(
         f"{unit.a}{'' if unit.a == unit.b else f'*{unit.b}'} into {unit.accumulator}",
         tech,
@@ -152,38 +200,60 @@ def mac_cost(
         macs,
         1.0 + (1.0 / chunk if shared and chunk else 0.0),
         fits["delay_fo4"](features),
-        fits["area_ge"].rms_error,
-        max(fits["energy_functional"].rms_error, fits["energy_glitches"].rms_error),
+        any(fits[quantity].extrapolates(features) for quantity in QUANTITIES),
+        fits,
     )
 
 
-def _chunk(unit: Unit) -> int | None:
-    """Return the steps of a chunk."""
-    match unit:
-        case FloatUnit(accumulator=acc):
-            return acc.chunk
-        case GroupUnit(accumulator=group) if group.promote_every:
-            return group.promote_every // group.group
-        case _:
-            return None
+def width_sweep(
+    inputs: Inputs,
+    accumulator: str | AnyAccumulator | FloatFormat,
+    widths: Sequence[int],
+    technology: str | os.PathLike[str] | Technology | None = None,
+    *,
+    chunk_adder: str | ChunkAdder = ChunkAdder.PRIVATE,
+) -> list[MacCost]:
+    """Return the costs of units that differ in the accumulator's width, in the order of ``widths``.
+
+    A width is the mantissa bits of a float accumulator, the fraction bits of an aligned one, the bits of an integer.
+    Raises :class:`InputError` for widths that no unit is built for.
+    """
+    tech = parse_technology(technology)
+    acc = parse_accumulator(accumulator)
+    found = []
+    for width in widths:
+        match acc:
+            case Accumulator():
+                wider: AnyAccumulator = replace(acc, format=replace(acc.format, man_bits=width))
+            case AlignedAccumulator():
+                wider = replace(acc, fraction_bits=width)
+            case IntegerAccumulator():
+                wider = replace(acc, bits=width)
+        found.append(mac_cost(inputs, wider, tech, chunk_adder=chunk_adder))
+    return found
 
 
-def _split(features: Features) -> tuple[Features, Features]:
-    """Return the features of the multiplication (decoding of the operands included) and those of the rest."""
+def _split(unit: Unit, features: Features) -> list[tuple[str, Features]]:
+    """Return a core's features by part: the multiplication with the decoding of its operands, and the rest.
+
+    A matrix unit stays whole: its fit tells the alignment of the products from their decoding too badly.
+    """
+    if isinstance(unit, GroupUnit):
+        return [("products, alignment and sum", features)]
     multiplication = {name: value for name, value in features.items() if name in MULTIPLICATION}
-    return multiplication, {name: value for name, value in features.items() if name not in MULTIPLICATION}
+    addition = {name: value for name, value in features.items() if name not in MULTIPLICATION}
+    return [("multiplication", multiplication), ("addition and rounding", addition)]
 
 
-def _part(name: str, fits: dict[str, Fit], features: Features, share: float) -> Part:
+def _part(name: str, fits: Mapping[str, Fit], features: Features, share: float, *, core: bool = False) -> Part:
     """Return a part from its fits; ``share`` is how often it works for each multiply-accumulate."""
-    energies = (fits[quantity](features) * share for quantity in ("energy_functional", "energy_glitches"))
-    return Part(name, fits["area_ge"](features), *energies)
+    functional, glitches = (fits[q](features) * share for q in ("energy_functional", "energy_glitches"))
+    return Part(name, fits["area_ge"](features), functional, glitches, core)
 
 
-def _total(unit: Unit, fits: dict[str, Fit], joins: float, *, shared: bool) -> Part:
+def _total(unit: Unit, fits: Mapping[str, Fit], joins: float, *, shared: bool) -> Part:
     """Return the adder of the chunks' total with its register's switching; a shared adder adds no area of its own."""
-    assert isinstance(unit, FloatUnit | GroupUnit)
-    adder = unit.total_adder if isinstance(unit, GroupUnit) else unit.chunk_adder
+    adder = total_adder(unit)
     part = _part("total addition" if shared else "total adder", fits, adder_features(adder), joins)
     clock = adder.target.bits * own_library().register.clock_capacitance * joins
     return replace(
@@ -192,13 +262,3 @@ def _total(unit: Unit, fits: dict[str, Fit], joins: float, *, shared: bool) -> P
         functional=part.functional + clock,
         glitches=part.glitches + clock,
     )
-
-
-def _frame(unit: Unit, chunk: int | None, *, shared: bool) -> Features:
-    match unit:
-        case FloatUnit():
-            return unit_frame(unit, shared=shared)
-        case GroupUnit(accumulator=group):
-            return frame_features(group.result.bits, FP32.bits if chunk else 0, chunk)
-        case IntegerUnit(accumulator=integer):
-            return frame_features(integer.bits)

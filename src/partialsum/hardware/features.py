@@ -13,7 +13,14 @@ from partialsum.hardware.units import Adder, FloatUnit, GroupUnit, IntegerUnit, 
 Features = dict[str, float]
 
 MULTIPLICATION = frozenset(
-    {"multiplier", "multiplier_depth", "operand_bits", "significand_shift", "normaliser", "product_bits"}
+    {
+        "multiplier",
+        "multiplier_depth",
+        "operand_bits",
+        "significand_shift",
+        "normaliser",
+        "product_bits",
+    }
 )
 """Features of the multiplication, decoding of the operands included."""
 
@@ -90,14 +97,22 @@ def _group_features(unit: GroupUnit) -> Features:
 
 
 def _integer_features(unit: IntegerUnit) -> Features:
-    bits = unit.accumulator.bits
+    """An unsigned operand beside a signed one gets a sign; above a product without a sign the sum only carries.
+
+    The places that only carry are counted as ``carry_bits``.
+    """
+    bits, product = unit.accumulator.bits, unit.a.bits + unit.b.bits
+    signed = unit.a.signed or unit.b.signed
+    a, b = (f.bits + (signed and not f.signed) for f in (unit.a, unit.b))
+    added = bits if signed else min(bits, product)
     return {
         "constant": 1.0,
-        "multiplier": float(unit.a.bits * unit.b.bits),
-        "multiplier_depth": float(unit.a.bits * unit.b.bits * (unit.a.bits + unit.b.bits)),
-        "product_bits": float(unit.product_bits),
-        "sum_bits": float(bits),
-        "sum_depth": bits * math.log2(unit.product_bits),
+        "multiplier": float(a * b),
+        "multiplier_depth": float(a * b * (a + b)),
+        "product_bits": float(a + b),
+        "sum_bits": float(added),
+        "sum_depth": added * math.log2(a + b),
+        "carry_bits": 0.0 if signed else float(bits),
         "saturating_bits": float(bits * (unit.accumulator.overflow is IntegerOverflow.SATURATE)),
     }
 

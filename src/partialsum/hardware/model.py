@@ -15,19 +15,28 @@ from importlib import resources
 from typing import Any
 
 from partialsum.errors import InputError
+from partialsum.hardware.designs import Design
 from partialsum.hardware.features import Features, adder_features, core_features, frame_features
 from partialsum.hardware.points import Row
-from partialsum.hardware.units import FloatUnit
+from partialsum.hardware.units import FP32, Adder, FloatUnit, GroupUnit, IntegerUnit, Unit
 
 KINDS = ("mac", "adder", "integer", "group")
 QUANTITIES = ("area_ge", "delay_fo4", "energy_functional", "energy_glitches")
 
 
+_ROUNDED = 1.0001
+"""The largest features are kept in five digits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Coefficients of one quantity of one kind of unit, and the relative errors of the fit and of held-out units."""
+    """Coefficients of one quantity of one kind of unit, and the relative errors of the fit and of held-out units.
+
+    ``largest`` holds the largest value of each feature among the units that were synthesised.
+    """
 
     coefficients: Features
+    largest: Features
     points: int
     rms_error: float
     max_error: float
@@ -38,6 +47,24 @@ class Fit:
     def __call__(self, features: Features) -> float:
         """Return the quantity for a unit's features, or the share of it that some of its features make."""
         return sum(value * features.get(name, 0.0) for name, value in self.coefficients.items())
+
+    @property
+    def stated_error(self) -> float:
+        """The root-mean-square error to expect: of the fit, or of the held-out units where that is larger."""
+        return max(self.rms_error, 0.0 if math.isnan(self.held_out_rms_error) else self.held_out_rms_error)
+
+    @property
+    def accuracy(self) -> str:
+        """The errors in words."""
+        text = f"{100 * self.rms_error:.1f} % rms over {self.points} units, worst {100 * self.max_error:.0f} %"
+        if not self.held_out_points:
+            return text
+        rms, worst = 100 * self.held_out_rms_error, 100 * self.held_out_max_error
+        return f"{text}; {rms:.1f} % over {self.held_out_points} that took no part, worst {worst:.0f} %"
+
+    def extrapolates(self, features: Features) -> bool:
+        """Return whether a feature that counts is larger than in any unit that was synthesised."""
+        return any(features.get(name, 0.0) > _ROUNDED * self.largest[name] for name in self.coefficients)
 
 
 Model = dict[str, dict[str, Fit]]
@@ -53,19 +80,29 @@ def row_features(row: Row) -> Features:
     return core_features(unit)
 
 
-def row_frame(row: Row) -> tuple[FloatUnit, bool, Features]:
-    """Return a whole unit's record, whether its adder is shared, and the features of what surrounds its core."""
-    design = row.point.design
-    unit = design.unit
-    assert isinstance(unit, FloatUnit)
-    return unit, design.shared, unit_frame(unit, shared=design.shared)
+def unit_frame(design: Design) -> Features:
+    """Return the features of what surrounds a unit's core: registers, counter, control."""
+    unit, chunk = design.unit, design.chunk
+    match unit:
+        case FloatUnit(accumulator=acc):
+            bits, adder = acc.format.bits, unit.shared_adder
+            mux = adder.x_bits + adder.exponent_bits + 4 if design.shared else 0
+            return frame_features(bits, bits if chunk else 0, chunk, mux)
+        case GroupUnit(accumulator=group):
+            return frame_features(group.result.bits, FP32.bits if chunk else 0, chunk)
+        case IntegerUnit(accumulator=integer):
+            return frame_features(integer.bits)
 
 
-def unit_frame(unit: FloatUnit, *, shared: bool) -> Features:
-    """Return the features of what surrounds the core of a float unit."""
-    bits, chunk = unit.accumulator.format.bits, unit.accumulator.chunk
-    mux = unit.shared_adder.x_bits + unit.shared_adder.exponent_bits + 4 if shared else 0
-    return frame_features(bits, bits if chunk else 0, chunk, mux)
+def total_adder(unit: Unit) -> Adder:
+    """Return the adder of the chunks' total."""
+    assert isinstance(unit, FloatUnit | GroupUnit)
+    return unit.total_adder if isinstance(unit, GroupUnit) else unit.chunk_adder
+
+
+def unit_kind(unit: Unit) -> str:
+    """Return the kind of core that a unit has."""
+    return {FloatUnit: "mac", GroupUnit: "group", IntegerUnit: "integer"}[type(unit)]
 
 
 def fit_model(rows: Sequence[Row]) -> Model:
@@ -78,13 +115,13 @@ def fit_model(rows: Sequence[Row]) -> Model:
             q: _fit(kind, [(*s, getattr(r, q), 0.0) for s, r in zip(samples, chosen, strict=True)])
             for q in QUANTITIES
         }
-    frames = []
+    frames: list[Sample] = []
     for row in (row for row in rows if row.kind == "unit"):
-        unit, shared, frame = row_frame(row)
-        inside = model["mac"]["area_ge"](core_features(unit, shared=shared))
-        if unit.accumulator.chunk and not shared:
-            inside += model["adder"]["area_ge"](adder_features(unit.chunk_adder))
-        frames.append((frame, row.held_out, row.area_ge, inside))
+        design = row.point.design
+        inside = model[unit_kind(design.unit)]["area_ge"](core_features(design.unit, shared=design.shared))
+        if design.chunk and not design.shared:
+            inside += model["adder"]["area_ge"](adder_features(total_adder(design.unit)))
+        frames.append((unit_frame(design), row.held_out, row.area_ge, inside))
     model["frame"] = {"area_ge": _fit("frame", frames)}
     return model
 
@@ -107,9 +144,9 @@ def _fit(kind: str, samples: Sequence[Sample]) -> Fit:
     known = np.array([sample[3] for sample in used])
     solution, _ = nnls(features / measured[:, None], 1 - known / measured)
     coefficients = {name: float(f"{value:.5g}") for name, value in zip(names, solution, strict=True) if value > 0}
-    return Fit(
-        coefficients, len(used), *_errors(coefficients, used), len(held_out), *_errors(coefficients, held_out)
-    )
+    largest = {name: max(sample[0][name] for sample in samples) for name in coefficients}
+    errors, others = _errors(coefficients, used), _errors(coefficients, held_out)
+    return Fit(coefficients, largest, len(used), *errors, len(held_out), *others)
 
 
 def _errors(coefficients: Features, samples: Sequence[Sample]) -> tuple[float, float]:
@@ -132,8 +169,9 @@ def model_text(model: Model) -> str:
             lines += [f"{key} = {getattr(fit, key):.4f}" for key in ("rms_error", "max_error")]
             lines += [f"held_out_points = {fit.held_out_points}"]
             lines += [f"{key} = {getattr(fit, key):.4f}" for key in ("held_out_rms_error", "held_out_max_error")]
-            body = ", ".join(f"{name} = {value:.5g}" for name, value in fit.coefficients.items())
-            lines.append(f"coefficients = {{ {body} }}")
+            for key in ("coefficients", "largest"):
+                body = ", ".join(f"{name} = {value:.5g}" for name, value in getattr(fit, key).items())
+                lines.append(f"{key} = {{ {body} }}")
     return "\n".join(lines) + "\n"
 
 

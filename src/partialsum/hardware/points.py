@@ -56,6 +56,9 @@ class Row:
         return Point(self.kind, self.inputs, self.accumulator, self.chunk_adder, self.held_out)
 
 
+MEASURED_WITH = "Yosys 0.70"
+"""The yosys that the committed sweep was made with; another one maps a little differently."""
+
 INPUTS = ("e2m1", "e3m2", "e4m3", "e5m2", "e5m7", "fp16", "bf16")
 EXP_BITS = (5, 6, 8)
 MAN_BITS = (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 17, 20, 23)
@@ -83,9 +86,12 @@ def _mac_points() -> Iterator[Point]:
         for inputs in ("e4m3", "e5m2"):
             yield from (Point("mac", inputs, f"{accumulator},{option}") for option in OPTIONS)
         yield from (Point("mac", inputs, accumulator) for inputs in ("dlfloat16", "e5m2dlfloat"))
+    for inputs in ("e8m15", "fp32"):
+        yield from (Point("mac", inputs, accumulator) for accumulator in ("e8m7", "e8m13", "e8m18", "e8m23"))
     for inputs in ("e3m4", "tf32", "e4m3*e5m2", "e4m3fn"):
         for accumulator in ("e4m7", "e6m9", "e7m11", "e7m15", "e8m13", "e8m23"):
             yield Point("mac", inputs, accumulator, held_out=True)
+    yield from (Point("mac", "e6m18", accumulator, held_out=True) for accumulator in ("e7m11", "e8m23"))
 
 
 def _adder_points() -> Iterator[Point]:
@@ -105,6 +111,9 @@ def _unit_points() -> Iterator[Point]:
     for inputs, accumulator in (("e4m3*e5m2", "e7m11"), ("fp16", "e8m16")):
         yield Point("unit", inputs, accumulator, held_out=True)
         yield from (Point("unit", inputs, f"{accumulator},chunk=32", adder, held_out=True) for adder in ChunkAdder)
+    for inputs, accumulator in (("int8", "int32"), ("int4", "int20"), ("fp16", "v100-fp16")):
+        yield Point("unit", inputs, accumulator, held_out=True)
+    yield Point("unit", "e4m3fn", "ada-fp8,promote_every=128", "private", held_out=True)
     for chunk in (4, 16, 256, 1024):
         yield Point("unit", "e5m2", f"e6m9,chunk={chunk}", "shared")
 
@@ -116,11 +125,15 @@ def _integer_points() -> Iterator[Point]:
                 yield Point("integer", f"int{bits}", f"int{width}")
     for accumulator in ("int16,saturate", "int24,saturate", "int32,saturate"):
         yield Point("integer", "int8", accumulator)
+    for inputs in ("uint4", "int4*int2", "uint8*int4", "int8*int2", "int12*int8", "int16*int8"):
+        yield from (Point("integer", inputs, accumulator) for accumulator in ("int24", "int32"))
     for inputs, accumulator in (
         ("int5", "int18"),
         ("uint8*int8", "int28"),
         ("int8*int4", "int20"),
         ("int10", "int40"),
+        ("int10*int6", "int24"),
+        ("uint6", "int32"),
     ):
         yield Point("integer", inputs, accumulator, held_out=True)
 

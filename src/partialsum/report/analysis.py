@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from partialsum.accumulators import AnyAccumulator, Rounding
 from partialsum.errors import InputError
 from partialsum.formats import Format, parse_format, product_man_bits
 from partialsum.report.assumptions import state_assumptions
 from partialsum.report.density import Density, describe_density, gemm_densities
 from partialsum.report.result import Report, Settings
 from partialsum.report.rows import Row
+from partialsum.report.snr_rows import parse_asked
 from partialsum.report.summary import find_headline, find_sweep
 from partialsum.report.widths import Sum, Widths, solve_widths
+from partialsum.theory.solver import WidthMethod
 from partialsum.workloads.gemm import Gemm, Role, Workload
 
 
@@ -34,6 +37,11 @@ def analyze(  # the four that people give most often may be positional
     cutoff: float = 50.0,
     first_layer_inputs: str | Format | None = None,
     last_layer_inputs: str | Format | None = None,
+    method: str | WidthMethod = WidthMethod.FORMULA,
+    rounding: str | Rounding | None = None,
+    target_snr_db: float | None = None,
+    kappa: float | None = None,
+    accumulator: str | AnyAccumulator | Sequence[str | AnyAccumulator] | None = None,
 ) -> Report:
     """Return the accumulator widths that every GEMM of one training step of a network needs.
 
@@ -52,6 +60,11 @@ def analyze(  # the four that people give most often may be positional
         cutoff: The largest normalised variance lost v that is accepted; 50 in the paper.
         first_layer_inputs: Format of all operands in the GEMMs of the first layer.
         last_layer_inputs: The same for the last layer.
+        method: ``"evolution"`` adds the widths that keep ``target_snr_db`` with ``rounding``.
+        rounding: Of the register whose width is asked (evolution); nearest_even if None.
+        target_snr_db: Signal-to-noise ratio to keep, 30 dB if None.
+        kappa: Var(exact sum) over that of independent products, 1 if None; below 1, sums cancel.
+        accumulator: Units on which to predict the SNR of every GEMM, and the promotion interval that keeps the target.
 
     Raises:
         InputError: The network cannot be found or read, or a number or format is impossible.
@@ -59,21 +72,31 @@ def analyze(  # the four that people give most often may be positional
     Source: ICLR 2019, arXiv 1901.06588, Theorem 1 and §4.
     """
     _check_numbers(chunk, cutoff)
+    asked = parse_asked(method, (rounding, target_snr_db, kappa), accumulator, chunk)
     formats = _Formats.parse(inputs, grad_inputs, first_layer_inputs, last_layer_inputs)
     workload = _load(model_or_name_or_path, example_inputs=example_inputs, batch=batch, seq=seq, shapes=shapes)
     if not workload.gemms:
         raise InputError(f"no GEMM was found in {workload.name!r}")
     densities = gemm_densities(workload.gemms, density, density_file)
     settings = formats.settings(chunk, cutoff, describe_density(density, density_file))
+    report = _report(workload, formats, settings, densities)
+    if asked is None:
+        return report
+    from partialsum.report.extension import extend
+
+    return extend(report, asked)
+
+
+def _report(workload: Workload, formats: _Formats, settings: Settings, densities: Sequence[float]) -> Report:
     first, last = workload.layers[0], workload.layers[-1]
     operands = [formats.operands(gemm, first, last) for gemm in workload.gemms]
     sums = [
         Sum(gemm.k, product_man_bits(*pair), share)
         for gemm, pair, share in zip(workload.gemms, operands, densities, strict=True)
     ]
-    widths = solve_widths(sums, chunk, cutoff)
+    widths = solve_widths(sums, settings.chunk, settings.cutoff)
     solved = [
-        (_row(gemm, pair, kind, widths[kind], chunk), widths[kind])
+        (_row(gemm, pair, kind, widths[kind], settings.chunk), widths[kind])
         for gemm, pair, kind in zip(workload.gemms, operands, sums, strict=True)
     ]
     exceptions = [

@@ -8,7 +8,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from partialsum.hardware.cost import MacCost, mac_cost
-from partialsum.report.network_cost import ChunkPoint, NetworkCost
+from partialsum.hardware.technology import Technology
+from partialsum.report.network_cost import NetworkCost
+from partialsum.report.phrases import chunk_range, conditions, heading
 from partialsum.report.style import FAINT, INK, MUTED, figure_style
 
 WIDTH = 10.6
@@ -17,6 +19,7 @@ WIDTH = 10.6
 PART_COLOURS = {
     "multiplication": "#56B4E9",
     "addition and rounding": "#D55E00",
+    "products, alignment and sum": "#009E73",
     "total adder": "#E69F00",
     "registers and control": "#9aa4ad",
 }
@@ -26,49 +29,121 @@ PRIVATE, SHARED, PLAIN = "#E69F00", "#0072B2", "#1b1f24"
 PAPER = (("fp32", "fp32"), ("fp16", "fp32"), ("fp16", "fp16"), ("e5m2", "fp32"), ("e5m2", "e6m9"))
 """Multiplier and accumulator precisions of figure 1b of ICLR 2019 (arXiv 1901.06588): 32/32 to 8/16."""
 
+PARETO_HEIGHT = 4.2
 _NOTE: dict[str, Any] = {"fontsize": 8.5, "color": MUTED}
+_TITLE: dict[str, Any] = {"loc": "left", "fontsize": 10.5, "fontweight": "bold", "pad": 22}
 
 
-def draw_cost_bars(cost: NetworkCost | None = None) -> Figure:
+Labelled = Sequence[tuple[str, MacCost]]
+"""Units with the label of their bar."""
+
+
+def network_units(cost: NetworkCost) -> list[tuple[str, MacCost]]:
+    """Return a network's units under the labels of their bars."""
+    labels = (option.cost.name.split(" into ")[1].split(",")[0] for option in cost.options)
+    return [
+        (f"{cost.operands[0]} / {label}" + ("" if option.name == label else f"\n{option.name}"), option.cost)
+        for label, option in zip(labels, cost.options, strict=True)
+    ]
+
+
+def draw_cost_bars(own: Labelled = (), technology: Technology | None = None) -> Figure:
     """Return the areas of multiply-accumulate units by multiplier and accumulator precision, by part.
 
-    The first group is that of figure 1b of arXiv 1901.06588; the second one is the network's own units.
+    The first group is that of figure 1b of arXiv 1901.06588; the second one holds the caller's ``own`` units.
     """
-    technology = cost.technology if cost else None
-    paper = [(f"{a} / {b}", mac_cost(a, b, technology)) for a, b in PAPER]
-    own: list[tuple[str, MacCost]] = []
-    if cost is not None:
-        for option in cost.options:
-            accumulator = str(option.cost.name.split(" into ")[1].split(",")[0])
-            own.append((f"{cost.operands[0]} / {accumulator}\n{option.name}", option.cost))
-    gap = 0.7 if own else 0.0
-    height = 1.0 + 0.34 * (len(paper) + 1.2 * len(own)) + 0.5 * gap
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, _bars_height(own)))
+        _fill_bars(figure, own, technology)
+    return figure
+
+
+def draw_cost_pareto(cost: NetworkCost) -> Figure:
+    """Return, for every chunk size, the width that is needed against area, and area against energy."""
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, PARETO_HEIGHT))
+        _fill_pareto(figure, cost)
+    return figure
+
+
+def draw_cost_sheet(cost: NetworkCost) -> Figure:
+    """Return both figures of a network on one sheet, with headings."""
+    own = network_units(cost)
+    heights = [0.75, _bars_height(own), 0.35, PARETO_HEIGHT]
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, sum(heights)))
+        parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights, hspace=0)[:, 0]
+        title = {"x": 0.25 / WIDTH, "parse_math": False, "va": "center"}
+        parts[0].text(
+            y=0.6, s=f"{heading(cost.report)}: what its accumulator costs", fontsize=15, fontweight="bold", **title
+        )
+        parts[0].text(y=0.2, s=f"{conditions(cost.report)}; {cost.technology.name}", **title, **_NOTE)
+        _fill_bars(parts[1], own, cost.technology)
+        _fill_pareto(parts[3], cost)
+    return figure
+
+
+def draw_width_sweep(costs: Sequence[MacCost]) -> Figure:
+    """Return area by part, and the energy band, of units that differ in one width (in order)."""
+    height = 4.2
     with figure_style():
         figure = Figure(figsize=(WIDTH, height))
-        ax = figure.subplots()
-        figure.subplots_adjust(left=2.1 / WIDTH, right=1 - 0.9 / WIDTH, top=1 - 0.5 / height, bottom=0.5 / height)
-        positions = [float(i) for i in range(len(paper))]
-        positions += [len(paper) + gap + 1.2 * i for i in range(len(own))]
-        base = paper[0][1].area_ge
-        for position, (_, unit) in zip(positions, paper + own, strict=True):
-            _stack(ax, position, unit, base)
-        ax.set_yticks(positions, [label for label, _ in paper + own], fontsize=8.5)
-        ax.set_ylim(positions[-1] + 0.6, -0.6)
-        ax.tick_params(length=0)
-        ax.spines["left"].set_visible(False)
-        ax.grid(axis="x", color=FAINT, linewidth=0.6)
-        ax.set_xlabel(
-            "area of the unit, gate equivalents; beside the bars: relative to fp32 / fp32", loc="left", **_NOTE
+        left, right = figure.subplots(1, 2)
+        figure.subplots_adjust(
+            left=0.75 / WIDTH, right=1 - 0.3 / WIDTH, top=1 - 0.85 / height, bottom=0.75 / height, wspace=0.22
         )
-        handles = [ax.barh(0, 0, color=colour, label=name) for name, colour in PART_COLOURS.items()]
-        ax.legend(
-            handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False, ncols=4, borderaxespad=0.2
-        )
-        ax.annotate(
-            "multiplier / accumulator", (0, 1), (-6, 6), xycoords="axes fraction", textcoords="offset points",
-            ha="right", va="bottom", fontsize=8.5, color=INK,
-        )  # fmt: skip
+        labels = [cost.name.split(" into ")[1].split(",")[0] for cost in costs]
+        x = range(len(costs))
+        for ax in (left, right):
+            ax.set_xticks(x, labels, rotation=45 if len(costs) > 8 else 0, fontsize=8)
+            ax.grid(axis="y", color=FAINT, linewidth=0.6)
+        base = [0.0] * len(costs)
+        for name in dict.fromkeys(part.name for cost in costs for part in cost.parts):
+            areas = [sum(part.area_ge for part in cost.parts if part.name == name) for cost in costs]
+            left.bar(x, areas, bottom=base, width=0.72, color=PART_COLOURS.get(name, MUTED), label=name)
+            base = [b + area for b, area in zip(base, areas, strict=True)]
+        left.set_title("Area of the unit (GE)", **_TITLE)
+        left.legend(frameon=False, fontsize=8.5, ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+        low, high = ([getattr(cost, f"energy_pj_{end}") for cost in costs] for end in ("low", "high"))
+        right.fill_between(x, low, high, color=PRIVATE, alpha=0.25, linewidth=0)
+        right.plot(x, [cost.energy_pj_functional for cost in costs], color=PRIVATE, label="functional toggles")
+        right.plot(x, [cost.energy_pj_glitches for cost in costs], color=PRIVATE, ls="--", label="with glitches")
+        right.set_title(f"Energy of a multiply-accumulate (pJ, {costs[0].technology.name})", **_TITLE)
+        right.legend(frameon=False, fontsize=8.5, ncols=2, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+        right.set_ylim(bottom=0)
     return figure
+
+
+def _bars_height(own: Labelled) -> float:
+    return 1.0 + 0.34 * (len(PAPER) + 1.2 * len(own)) + (0.35 if own else 0.0)
+
+
+def _fill_bars(figure: Any, own: Labelled, technology: Technology | None) -> None:
+    paper = [(f"{a} / {b}", mac_cost(a, b, technology)) for a, b in PAPER]
+    gap, height = (0.7 if own else 0.0), _bars_height(own)
+    ax = figure.subplots()
+    figure.subplots_adjust(left=2.1 / WIDTH, right=1 - 0.9 / WIDTH, top=1 - 0.5 / height, bottom=0.5 / height)
+    positions = [float(i) for i in range(len(paper))]
+    positions += [len(paper) + gap + 1.2 * i for i in range(len(own))]
+    units = [*paper, *own]
+    base = paper[0][1].area_ge
+    for position, (_, unit) in zip(positions, units, strict=True):
+        _stack(ax, position, unit, base)
+    ax.set_yticks(positions, [label for label, _ in units], fontsize=8.5)
+    ax.set_ylim(positions[-1] + 0.6, -0.6)
+    ax.tick_params(length=0)
+    ax.spines["left"].set_visible(False)
+    ax.grid(axis="x", color=FAINT, linewidth=0.6)
+    ax.set_xlabel(
+        "area of the unit, gate equivalents; beside the bars: relative to fp32 / fp32", loc="left", **_NOTE
+    )
+    used = {part.name for _, unit in units for part in unit.parts if part.area_ge > 0}
+    handles = [ax.barh(0, 0, color=colour, label=name) for name, colour in PART_COLOURS.items() if name in used]
+    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False, ncols=4, borderaxespad=0.2)
+    ax.annotate(
+        "multiplier / accumulator", (0, 1), (-6, 6), xycoords="axes fraction", textcoords="offset points",
+        ha="right", va="bottom", fontsize=8.5, color=INK,
+    )  # fmt: skip
 
 
 def _stack(ax: Any, position: float, unit: MacCost, base: float) -> None:
@@ -80,18 +155,17 @@ def _stack(ax: Any, position: float, unit: MacCost, base: float) -> None:
     ax.annotate(f"{left:,.0f} GE  ×{left / base:.2f}", (left, position), (5, 0), color=INK, **beside)
 
 
-def draw_cost_pareto(cost: NetworkCost) -> Figure:
-    """Return, for every chunk size, the width that is needed against area, and area against energy."""
-    height = 4.2
-    with figure_style():
-        figure = Figure(figsize=(WIDTH, height))
-        left, right = figure.subplots(1, 2)
-        figure.subplots_adjust(
-            left=0.75 / WIDTH, right=1 - 0.3 / WIDTH, top=1 - 0.55 / height, bottom=0.6 / height, wspace=0.22
-        )
-        _fill_widths(left, cost)
-        _fill_energy(right, cost)
-    return figure
+def _fill_pareto(figure: Any, cost: NetworkCost) -> None:
+    left, right = figure.subplots(1, 2)
+    figure.subplots_adjust(
+        left=0.75 / WIDTH,
+        right=1 - 0.3 / WIDTH,
+        top=1 - 0.55 / PARETO_HEIGHT,
+        bottom=0.6 / PARETO_HEIGHT,
+        wspace=0.22,
+    )
+    _fill_widths(left, cost)
+    _fill_energy(right, cost)
 
 
 def _fill_widths(ax: Any, cost: NetworkCost) -> None:
@@ -103,11 +177,16 @@ def _fill_widths(ax: Any, cost: NetworkCost) -> None:
     ax.plot(plain.man_bits, plain.private.area_ge, "D", color=PLAIN, markersize=6, label="plain", zorder=4)
     baseline = cost.baseline
     ax.plot(23, baseline.cost.area_ge, "s", color=MUTED, markersize=6, label="float32 accumulation", zorder=4)
-    best = min(chunked, key=lambda p: (p.man_bits, p.shared.area_ge))
-    _name(ax, best, best.shared.area_ge, f"chunk {best.chunk}", SHARED)
+    fewest = min(p.man_bits for p in chunked)
+    sizes = [p.chunk for p in chunked if p.man_bits == fewest]
+    best = min((p for p in chunked if p.man_bits == fewest), key=lambda p: p.shared.area_ge)
+    ax.annotate(
+        f"chunk {chunk_range(sizes)}", (fewest, best.shared.area_ge), (0, -14), textcoords="offset points",
+        ha="left", color=SHARED, fontsize=8.5,
+    )  # fmt: skip
     ax.set_xlabel("accumulator mantissa bits the network needs", loc="left", **_NOTE)
     ax.set_ylabel("area of the unit (GE)", **_NOTE)
-    ax.set_title("Needed width against area", loc="left", fontsize=10.5, fontweight="bold", pad=10)
+    ax.set_title("Needed width against area", **_TITLE)
     ax.set_ylim(bottom=0)
     ax.grid(color=FAINT, linewidth=0.6)
     ax.legend(frameon=False, fontsize=8.5, loc="lower right")
@@ -119,45 +198,36 @@ def _curve(ax: Any, x: Sequence[float], y: Sequence[float], colour: str, label: 
     )
 
 
-def _name(ax: Any, point: ChunkPoint, y: float, text: str, colour: str) -> None:
-    ax.annotate(
-        text, (point.man_bits, y), (0, -12), textcoords="offset points", ha="center", color=colour, fontsize=8.5
-    )
-
-
 def _fill_energy(ax: Any, cost: NetworkCost) -> None:
-    units = [(cost.baseline.cost, MUTED, "s", "fp32"), (cost.chunks[0].private, PLAIN, "D", "plain")]
-    points = [(p.private, PRIVATE, p.chunk) for p in cost.chunks[1:]]
-    points += [(p.shared, SHARED, p.chunk) for p in cost.chunks[1:]]
-    front = pareto_front(
-        [(u.area_ge, _middle(u)) for u, *_ in units] + [(u.area_ge, _middle(u)) for u, *_ in points]
-    )
-    for unit, colour, chunk in points:
+    """Points at the geometric middle of the energy band; the band itself at the units that are named."""
+    chunks = [(p.private, PRIVATE, p.chunk) for p in cost.chunks[1:]]
+    chunks += [(p.shared, SHARED, p.chunk) for p in cost.chunks[1:]]
+    named = [(cost.baseline.cost, MUTED, "s", "fp32"), (cost.chunks[0].private, PLAIN, "D", "plain")]
+    units = [unit for unit, *_ in named] + [unit for unit, *_ in chunks]
+    front = pareto_front([(unit.area_ge, _middle(unit)) for unit in units])
+    best: list[int] = []
+    for unit, colour, chunk in chunks:
         at = (unit.area_ge, _middle(unit))
         face = colour if at in front else "white"
         ax.plot(*at, "o", color=colour, markersize=4.5, markerfacecolor=face, markeredgewidth=1.3, zorder=3)
         if at in front:
-            _beside(ax, at, f"chunk {chunk}", colour)
-    for unit, colour, mark, name in units:
+            best.append(chunk)
+    if best:
+        unit, colour, _ = next(entry for entry in chunks if (entry[0].area_ge, _middle(entry[0])) in front)
+        named.append((unit, colour, "o", f"chunk {chunk_range(sorted(set(best)))}"))
+    for unit, colour, mark, name in named:
         at = (unit.area_ge, _middle(unit))
         ax.plot(*at, mark, color=colour, markersize=6, zorder=4)
-        _beside(ax, at, name, colour)
-    ax.plot(*zip(*sorted(front), strict=True), color=MUTED, linewidth=0.9, linestyle=(0, (3, 2)), zorder=2)
-    ax.set_xlabel("area of the unit (GE)", loc="left", **_NOTE)
-    ax.set_ylabel(f"energy per multiply-accumulate, middle of the band (pJ, {cost.technology.name})", **_NOTE)
-    ax.set_title(
-        "Area against energy; full marks: no other is better in both",
-        loc="left",
-        fontsize=10.5,
-        fontweight="bold",
-        pad=10,
-    )
+        ax.vlines(at[0], unit.energy_pj_low, unit.energy_pj_high, color=colour, linewidth=1.2, zorder=2)
+        ax.annotate(
+            name, (at[0], unit.energy_pj_high), (0, 4), textcoords="offset points",
+            color=colour, fontsize=8.5, ha="left" if mark == "o" else "center",
+        )  # fmt: skip
+    ax.set_xlabel("area of the unit (GE); full marks: none is better in both; lines: the band", loc="left", **_NOTE)
+    ax.set_ylabel(f"energy of a multiply-accumulate (pJ, {cost.technology.name})", **_NOTE)
+    ax.set_title("Area against energy", **_TITLE)
     ax.set_ylim(bottom=0)
     ax.grid(color=FAINT, linewidth=0.6)
-
-
-def _beside(ax: Any, at: tuple[float, float], text: str, colour: str) -> None:
-    ax.annotate(text, at, (6, -3), textcoords="offset points", color=colour, fontsize=8.5, va="top")
 
 
 def _middle(cost: MacCost) -> float:

@@ -17,8 +17,10 @@ from partialsum.report import phrases
 from partialsum.report.assumptions import SOURCES
 from partialsum.report.figures import draw_layers, draw_macs, draw_sweep
 from partialsum.report.grouping import group_layers
+from partialsum.report.html_cost import cost_section
 from partialsum.report.result import Report
 from partialsum.report.rows import Need, Row
+from partialsum.report.sections import report_sections
 from partialsum.report.style import PASS_COLOURS, inline_svg
 from partialsum.workloads.gemm import Pass
 
@@ -68,8 +70,11 @@ def render_html(report: Report, *, command: str | None = None) -> str:
         summary=_summary(report),
         cards=_cards(report),
         figures=_figures(report),
+        sections=list(report_sections(report)),
+        snr_figures=_snr_figures(report),
         macs_finding=_macs_finding(report),
         lines=_lines(report),
+        cost=cost_section(report),
         sources=SOURCES,
         version=__version__,
         command=command,
@@ -115,6 +120,19 @@ def _figures(report: Report) -> dict[str, Markup]:
         "sweep": (draw_sweep(report), "Accumulator mantissa bits the network needs against the chunk size"),
         "macs": (draw_macs(report), "Share of multiply-adds against the mantissa bits they need"),
     }
+    return {name: Markup(inline_svg(figure, prefix=name, label=label)) for name, (figure, label) in drawn.items()}
+
+
+def _snr_figures(report: Report) -> dict[str, Markup]:
+    """Draw what was asked about SNR."""
+    drawn: dict[str, tuple[Any, str]] = {}
+    if report.kept is not None or report.units:
+        from partialsum.report.snr_figures import draw_kept, draw_units
+
+        if report.kept is not None:
+            drawn["kept"] = draw_kept(report), "Mantissa bits that keep the SNR, and those of 2019, over length"
+        if report.units:
+            drawn["units"] = draw_units(report), "SNR over the length of the sum, for each unit"
     return {name: Markup(inline_svg(figure, prefix=name, label=label)) for name, (figure, label) in drawn.items()}
 
 

@@ -2,80 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-from partialsum.accumulators import Rounding
-from partialsum.choices import parse_choice
-from partialsum.errors import InputError
-from partialsum.theory import arguments
+from partialsum.report.snr_rows import Criterion, Kept, told_db
 from partialsum.theory.information import WIDEST, narrowest, snr_db_at
 from partialsum.theory.products import ProductLaw
-from partialsum.theory.solver import USUAL_TARGET_DB
-
-NO_ERROR_DB = 160.0
-"""Float64 tells no smaller error from none."""
-
-
-def told_db(snr_db: float) -> float | None:
-    """Return an SNR, or None where no error can be told."""
-    return snr_db if math.isfinite(snr_db) and snr_db <= NO_ERROR_DB else None
-
-
-@dataclass(frozen=True, slots=True)
-class Criterion:
-    """What is asked of a sum: this signal-to-noise ratio with this rounding, whole and in chunks of ``chunk``.
-
-    ``kappa`` is Var(exact sum) over that of independent products: the sum has so much less signal for its noise.
-    """
-
-    rounding: Rounding
-    target_snr_db: float
-    chunk: int
-    kappa: float = 1.0
-
-    @property
-    def independent_snr_db(self) -> float:
-        """The SNR that independent products must keep for it."""
-        return self.target_snr_db - self.kappa_db
-
-    @property
-    def kappa_db(self) -> float:
-        """κ in dB."""
-        return 10 * math.log10(self.kappa)
-
-
-def make_criterion(
-    target_snr_db: float | None, rounding: str | Rounding | None, chunk: int, kappa: float = 1.0
-) -> Criterion:
-    """Return the criterion that a caller's arguments mean; :class:`InputError` for impossible ones."""
-    mode = parse_choice(Rounding, rounding or Rounding.NEAREST_EVEN, "rounding")
-    target = arguments.target_snr_db(USUAL_TARGET_DB if target_snr_db is None else target_snr_db)
-    arguments.chunks(chunk)
-    if not (math.isfinite(kappa) and kappa > 0):
-        raise InputError(f"kappa must be positive, got {kappa}")
-    return Criterion(mode, target, chunk, float(kappa))
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """The fewest mantissa bits that keep the SNR, plain and chunked, and what the 2019 widths keep.
-
-    A width is None where 23 bits do not suffice; an SNR is None where there is no width, or no error to be told.
-    """
-
-    man_bits: int | None
-    snr_db: float | None
-    man_bits_chunked: int | None
-    snr_db_chunked: float | None
-    formula_snr_db: float | None
-    formula_snr_db_chunked: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record under the names of the JSON report."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, slots=True, order=True)

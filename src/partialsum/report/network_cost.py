@@ -1,14 +1,15 @@
 """What a network's accumulator widths cost in silicon: one unit for all passes, and the energy of its GEMMs.
 
-A unit takes the operand formats of all passes (their envelope) and the narrowest accumulator that serves every GEMM;
-three ways to add are priced beside float32 accumulation: plain, and in chunks with a private or a shared adder. Layers
-with operand formats of their own are priced on units of their own.
+A unit takes the operand formats of all passes (their envelope) and the narrowest accumulator that serves every GEMM.
+Beside float32 accumulation are priced: plain addition, the analysis's chunk with a private and with a shared adder, and
+the chunk and adder of least area. Layers with operand formats of their own are left out, and a note says so.
 """
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,9 @@ class Energy:
     def __add__(self, other: Energy) -> Energy:
         return Energy(self.low + other.low, self.high + other.high)
 
+    def __rmul__(self, times: int) -> Energy:
+        return Energy(times * self.low, times * self.high)
+
 
 NOTHING = Energy(0.0, 0.0)
 
@@ -47,7 +51,7 @@ class UnitOption:
     name: str
     man_bits: int
     chunk: int | None
-    chunk_adder: str | None
+    chunk_adder: ChunkAdder | None
     cost: MacCost
     training: Energy
     by_pass: dict[Pass, Energy]
@@ -60,7 +64,7 @@ class UnitOption:
             "accumulator": cost.name.split(" into ")[1],
             "man_bits": self.man_bits,
             "chunk": self.chunk,
-            "chunk_adder": self.chunk_adder,
+            "chunk_adder": None if self.chunk_adder is None else str(self.chunk_adder),
             "area_ge": round(cost.area_ge, 1),
             "area_um2": round(cost.area_um2, 1),
             "clocks_per_mac": round(cost.clocks_per_step, 4),
@@ -84,24 +88,30 @@ class ChunkPoint:
     private: MacCost
     shared: MacCost
 
+    def cost(self, adder: ChunkAdder) -> MacCost:
+        """Return the cost with one of the two adders."""
+        return self.shared if adder is ChunkAdder.SHARED else self.private
+
 
 @dataclass(frozen=True, slots=True)
 class LayerEnergy:
-    """Energy of one layer's GEMMs of one pass, by option."""
+    """Energy of one layer's GEMMs of one pass by option: on the training unit, and forward on the inference unit."""
 
     layer: str
     pass_: Pass
     macs: int
-    energies: dict[str, Energy]
+    training: dict[str, Energy]
+    inference: dict[str, Energy]
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkCost:
     """Cost of a network's multiply-accumulates; ``options[0]`` is float32 accumulation, the baseline.
 
-    ``inference`` prices a unit for the forward pass alone, per batch as analysed. ``break_even`` names, for each way
-    to share the adder, the smallest chunk with which the chunked unit has less area, or uses less energy at both ends
-    of the band, than the plain one (None: none has).
+    ``inference`` prices a unit for the forward pass alone, per batch as analysed. ``break_even`` holds, for area with
+    a private and a shared adder and for energy (at both ends of the band), the chunk sizes of the sweep with which the
+    chunked unit costs less than the plain one by more than the model's error; the first of them is the break-even,
+    none says that no chunk pays.
     """
 
     report: Report
@@ -112,7 +122,7 @@ class NetworkCost:
     inference: tuple[UnitOption, ...]
     layers: tuple[LayerEnergy, ...]
     chunks: tuple[ChunkPoint, ...]
-    break_even: dict[str, int | None]
+    break_even: dict[str, tuple[int, ...]]
     notes: tuple[str, ...]
 
     @property
@@ -132,7 +142,8 @@ class NetworkCost:
             "exp_bits": self.exp_bits,
             "units": [option.to_dict(self.baseline) for option in self.options],
             "inference": [option.to_dict(self.inference[0]) for option in self.inference],
-            "break_even_chunk": self.break_even,
+            "break_even_chunk": {name: min(sizes, default=None) for name, sizes in self.break_even.items()},
+            "chunks_that_pay": {name: list(sizes) for name, sizes in self.break_even.items()},
             "chunk_sweep": [
                 {
                     "chunk": p.chunk,
@@ -151,7 +162,8 @@ class NetworkCost:
                     "layer": line.layer,
                     "pass": str(line.pass_),
                     "macs": line.macs,
-                    "mj": {name: {"low": e.low, "high": e.high} for name, e in line.energies.items()},
+                    "training_mj": _energies(line.training),
+                    "inference_mj": _energies(line.inference),
                 }
                 for line in self.layers
             ],
@@ -178,17 +190,18 @@ def network_cost(
     if not rows:
         raise InputError("every GEMM has operand formats of its own; there is no unit that serves them all")
     make = _Maker(report, tech, unit, bits, rows)
-    options = make.options(rows)
+    chunks = make.sweep(rows)
+    options = make.options(rows, chunks)
     forward = [row for row in rows if row.pass_ is Pass.FORWARD]
-    chunks = make.sweep()
+    inference = make.options(forward, make.sweep(forward)) if forward else ()
     return NetworkCost(
         report,
         tech,
         (unit, unit),
         bits,
         options,
-        make.options(forward) if forward else (),
-        make.layers(options),
+        inference,
+        make.layers(options, inference),
         chunks,
         _break_even(chunks),
         make.notes(operands),
@@ -210,7 +223,7 @@ class _Maker:
         name = str(fmt) if chunk is None else f"{fmt},chunk={chunk}"
         return mac_cost(self.unit, name, self.tech, chunk_adder=adder)
 
-    def options(self, rows: list[Row]) -> tuple[UnitOption, ...]:
+    def options(self, rows: list[Row], chunks: tuple[ChunkPoint, ...]) -> tuple[UnitOption, ...]:
         plain = _at_least_one(max(row.man_bits for row in rows))
         chunked = _at_least_one(max(row.man_bits_chunked for row in rows))
         chunk = self.report.settings.chunk
@@ -221,32 +234,51 @@ class _Maker:
         ]
         for adder in ChunkAdder:
             cost = self.price(chunked, chunk, adder)
-            found.append(self._option(f"chunk {chunk}, {adder} adder", chunked, chunk, str(adder), cost, rows))
+            found.append(self._option(f"chunk {chunk}, {adder} adder", chunked, chunk, adder, cost, rows))
+        priced = [(p, adder, p.cost(adder)) for p in chunks[1:] for adder in ChunkAdder]
+        point, adder, cost = min(priced, key=lambda entry: entry[2].area_ge)
+        if point.chunk != chunk:
+            name = f"chunk {point.chunk}, {adder} adder"
+            found.append(self._option(name, point.man_bits, point.chunk, adder, cost, rows))
         return tuple(found)
 
     def _option(
-        self, name: str, man_bits: int, chunk: int | None, adder: str | None, cost: MacCost, rows: list[Row]
+        self,
+        name: str,
+        man_bits: int,
+        chunk: int | None,
+        adder: ChunkAdder | None,
+        cost: MacCost,
+        rows: list[Row],
     ) -> UnitOption:
         by_pass: dict[Pass, Energy] = defaultdict(lambda: NOTHING)
         for row in rows:
             by_pass[row.pass_] += _energy(cost, row.macs)
         return UnitOption(name, man_bits, chunk, adder, cost, sum(by_pass.values(), NOTHING), dict(by_pass))
 
-    def layers(self, options: tuple[UnitOption, ...]) -> tuple[LayerEnergy, ...]:
+    def layers(
+        self, training: tuple[UnitOption, ...], inference: tuple[UnitOption, ...]
+    ) -> tuple[LayerEnergy, ...]:
         macs: dict[tuple[str, Pass], int] = defaultdict(int)
         for row in self.rows:
             macs[row.layer, row.pass_] += row.macs
         return tuple(
-            LayerEnergy(layer, pass_, count, {option.name: _energy(option.cost, count) for option in options})
+            LayerEnergy(
+                layer,
+                pass_,
+                count,
+                {option.name: _energy(option.cost, count) for option in training},
+                {option.name: _energy(option.cost, count) for option in inference if pass_ is Pass.FORWARD},
+            )
             for (layer, pass_), count in macs.items()
         )
 
-    def sweep(self) -> tuple[ChunkPoint, ...]:
+    def sweep(self, rows: list[Row]) -> tuple[ChunkPoint, ...]:
         """Price every chunk size with the width that the rows need there."""
         from partialsum.report.widths import Sum, solve_widths
 
         settings = self.report.settings
-        sums = [Sum(row.k, row.product_man_bits, row.density) for row in self.rows]
+        sums = [Sum(row.k, row.product_man_bits, row.density) for row in rows]
         solved = solve_widths(sums, settings.chunk, settings.cutoff)
         sizes = next(iter(solved.values())).by_chunk
         points = []
@@ -296,19 +328,26 @@ def _envelope(a: FloatFormat, b: FloatFormat) -> FloatFormat:
     return a if a == b else FloatFormat(max(a.exp_bits, b.exp_bits), max(a.man_bits, b.man_bits))
 
 
-def _break_even(points: tuple[ChunkPoint, ...]) -> dict[str, int | None]:
-    plain = points[0].private
-    chunked = points[1:]
+def _energies(energies: dict[str, Energy]) -> dict[str, dict[str, float]]:
+    return {name: {"low": energy.low, "high": energy.high} for name, energy in energies.items()}
 
-    def first(better: Any) -> int | None:
-        return next((point.chunk for point in chunked if better(point)), None)
+
+def _break_even(points: tuple[ChunkPoint, ...]) -> dict[str, tuple[int, ...]]:
+    """Return the chunk sizes that pay: what they save is more than the model's error."""
+    plain = points[0].private
+
+    def pays(better: Callable[[ChunkPoint], bool]) -> tuple[int, ...]:
+        return tuple(point.chunk for point in points[1:] if better(point))
+
+    def less_area(cost: MacCost) -> bool:
+        return cost.area_ge < (1 - plain.area_error) * plain.area_ge
+
+    def less_energy(cost: MacCost) -> bool:
+        most = 1 - plain.energy_error
+        return all(getattr(cost, end) < most * getattr(plain, end) for end in ("energy_pj_low", "energy_pj_high"))
 
     return {
-        "area, private adder": first(lambda p: p.private.area_ge < plain.area_ge),
-        "area, shared adder": first(lambda p: p.shared.area_ge < plain.area_ge),
-        "energy": first(
-            lambda p: (
-                p.private.energy_pj_low < plain.energy_pj_low and p.private.energy_pj_high < plain.energy_pj_high
-            )
-        ),
+        "area, private adder": pays(lambda p: less_area(p.private)),
+        "area, shared adder": pays(lambda p: less_area(p.shared)),
+        "energy": pays(lambda p: less_energy(p.private)),
     }

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from partialsum.accumulators import Accumulator, AlignedAccumulator, AnyAccumulator, Rounding
 from partialsum.formats import Format, parse_format, product_man_bits
-from partialsum.report.kept import told_db
+from partialsum.report.snr_rows import told_db
 from partialsum.theory.arguments import MAX_LENGTH
 from partialsum.theory.predict import Prediction, predict
 from partialsum.theory.variance import vrr

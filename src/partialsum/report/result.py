@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from partialsum.report.rows import SCHEMA, Headline, Row, SweepPoint, rows_to_csv, unanalysed_dict
+from partialsum.report.snr_rows import Criterion, KeptSummary, UnitSummary
 from partialsum.workloads.gemm import Unanalysed
 
 
@@ -33,7 +34,8 @@ class Report:
 
     ``rows`` holds one :class:`Row` per GEMM, ``headline`` what the whole network needs, ``sweep`` the same for
     chunk sizes from 1 (plain) up, ``unanalysed`` the operations that hold a GEMM and could not be read,
-    ``assumptions`` and ``notes`` what the numbers rest on.
+    ``assumptions`` and ``notes`` what the numbers rest on. Where they were asked for, ``kept`` has the widths by
+    information and ``units`` the units whose SNR the rows carry, both held against ``criterion``.
     """
 
     network: str
@@ -45,6 +47,9 @@ class Report:
     unanalysed: tuple[Unanalysed, ...]
     assumptions: tuple[str, ...]
     notes: tuple[str, ...]
+    kept: KeptSummary | None = None
+    units: tuple[UnitSummary, ...] = ()
+    criterion: Criterion | None = None
 
     @property
     def total_macs(self) -> int:
@@ -55,6 +60,16 @@ class Report:
         """Return the report as plain data, as ``schema.json`` describes it."""
         from partialsum import __version__
 
+        asked: dict[str, Any] = {}
+        if self.kept is not None:
+            asked["evolution"] = self.kept.to_dict()
+        if self.units and self.criterion is not None:
+            target, kappa = self.criterion.target_snr_db, self.criterion.kappa
+            asked["units"] = {
+                "target_snr_db": target,
+                "kappa": kappa,
+                "list": [unit.to_dict() for unit in self.units],
+            }
         return {
             "schema": SCHEMA,
             "version": __version__,
@@ -67,6 +82,7 @@ class Report:
             "unanalysed": [unanalysed_dict(operation) for operation in self.unanalysed],
             "assumptions": list(self.assumptions),
             "notes": list(self.notes),
+            **asked,
         }
 
     def to_json(self, *, indent: int | None = 2) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
+from partialsum.report.snr_rows import Kept, UnitSnr
 from partialsum.workloads.gemm import Pass, Unanalysed
 
 SCHEMA = "partialsum/report/1"
@@ -21,6 +22,7 @@ class Row:
     Widths are stored mantissa bits of the accumulator: ``man_bits`` adding plainly, ``man_bits_chunked`` in chunks
     of ``chunk``, ``best_man_bits`` with the best power-of-two chunk, ``best_chunk``. ``ln_v`` and ``ln_v_chunked``
     are what is lost at those widths, ln v = n (1 - VRR), to be held against the logarithm of the cutoff.
+    ``kept`` has the widths by information and ``units`` the SNR on given units, where they were asked for.
     """
 
     layer: str
@@ -43,15 +45,31 @@ class Row:
     best_chunk: int
     best_man_bits: int
     note: str = ""
+    kept: Kept | None = None
+    units: tuple[UnitSnr, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row under the names of the JSON report."""
-        return {name: getattr(self, field) for name, field in zip(COLUMNS, _FIELDS, strict=True)}
+        data = {name: getattr(self, field) for name, field in zip(COLUMNS, _FIELDS, strict=True)}
+        if self.kept is not None:
+            data["evolution"] = self.kept.to_dict()
+        if self.units:
+            data["units"] = [unit.to_dict() for unit in self.units]
+        return data
+
+    def to_line(self) -> dict[str, Any]:
+        """Return the row flat, as a line of the CSV."""
+        line = {name: getattr(self, field) for name, field in zip(COLUMNS, _FIELDS, strict=True)}
+        if self.kept is not None:
+            line |= {f"evolution_{name}": value for name, value in self.kept.to_dict().items()}
+        for unit in self.units:
+            line |= {f"{unit.unit} {name}": value for name, value in unit.to_dict().items() if name != "unit"}
+        return line
 
 
-_FIELDS = tuple(field.name for field in fields(Row))
+_FIELDS = tuple(field.name for field in fields(Row) if field.name not in ("kept", "units"))
 COLUMNS = tuple(name.removesuffix("_") for name in _FIELDS)
-"""Column names of the CSV, and keys of a GEMM in the JSON report."""
+"""Column names of the CSV, and keys of a GEMM in the JSON report; what is asked beside comes after them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +165,8 @@ def unanalysed_dict(operation: Unanalysed) -> dict[str, str]:
 def rows_to_csv(rows: Iterable[Row]) -> str:
     """Return the rows as CSV with a header line; floats are written so that they read back exactly."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    lines = [row.to_line() for row in rows]
+    writer = csv.DictWriter(buffer, lines[0] if lines else COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row.to_dict() for row in rows)
+    writer.writerows(lines)
     return buffer.getvalue()

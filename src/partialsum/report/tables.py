@@ -15,7 +15,8 @@ from partialsum.report.grouping import LayerGroup, group_layers
 from partialsum.report.phrases import chunk_range, conditions, heading, macs_by_width, percent, set_by, short_count
 from partialsum.report.result import Report
 from partialsum.report.rows import Need, Row
-from partialsum.report.text import printable
+from partialsum.report.sections import Section, report_sections
+from partialsum.report.text import printable, printable_lines
 from partialsum.workloads.gemm import Pass
 
 _SHARED = "one unit for all"
@@ -49,6 +50,8 @@ def report_parts(report: Report, console: Console, *, merge: bool) -> Iterator[R
     yield Text(f"Share of {total} multiply-adds per step that a unit of so many mantissa bits serves", style=_TITLE)
     yield _macs_table(report)
     yield Text("")
+    for section in report_sections(report, merge=merge):
+        yield from _section_parts(section)
     yield from _unanalysed(report)
     for note in report.notes:
         yield Text(f"Note: {printable(note)}")
@@ -154,6 +157,22 @@ def _macs_table(report: Report) -> Table:
         running = accumulate(macs.get(bits, 0) for bits in widths)
         table.add_row(f"{name} %", *(percent(part / total).rstrip("%") for part in running))
     return table
+
+
+def _section_parts(section: Section) -> Iterator[RenderableType]:
+    yield Text(printable(section.title), style=_TITLE)
+    for note in section.notes:
+        yield Text(printable(note))
+    table = _new_table()
+    for position, column in enumerate(section.columns):
+        heading = column if "\n" in column else f"\n{column}"
+        table.add_column(
+            printable_lines(heading), justify="left" if position < section.names else "right", overflow="fold"
+        )
+    for line in section.lines:
+        table.add_row(*map(printable, line))
+    yield table
+    yield Text("")
 
 
 def _unanalysed(report: Report) -> Iterator[Text]:

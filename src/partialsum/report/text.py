@@ -70,3 +70,8 @@ def format_cell(value: Any) -> str:
 def printable(text: str) -> str:
     """Return ``text`` with control characters spelled out, so that a name cannot steer the terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return ``text`` with control characters spelled out, line by line."""
+    return "\n".join(printable(line) for line in text.split("\n"))

@@ -25,9 +25,10 @@ class Prediction:
 
     ``vrr``: variance of the computed sum over that of the exact one. ``gain``: the share of the true signal in it,
     Cov(computed, exact) / Var(exact). ``snr_db``: 10·log10 of Var(exact) over the mean squared error, bias included.
-    ``bias``: mean error in standard deviations of the exact sum. ``noise_db`` is what the error would be had the gain
-    been repaired. ``overflow_probability`` counts sums that left the range; all else is about those that did not.
-    ``mean`` and ``std`` are those of the exact sum, in the products' units.
+    ``bias``: mean error in standard deviations of the exact sum. ``overflow_probability`` counts sums that left the
+    range; all else is about those that did not. Integer registers show their wrong sums like any others: there these
+    count, and the probability is that of a wrong sum. ``mean`` and ``std`` are those of the exact sum, in the
+    products' units.
     """
 
     k: int | NDArray[np.int64]

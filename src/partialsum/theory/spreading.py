@@ -55,7 +55,8 @@ def _spread_positive(values: Array, weights: Array, quantum: float, man_bits: in
     grain = np.maximum(np.ldexp(1.0, octave + lowest - min(man_bits, _MOST_BITS)), quantum)
     left, right = (low + np.floor(width * u / grain) * grain for u in (share, 1 - share))
     lone = (bins == 0) | (left >= right)
-    left, right = np.where(lone, mean, left), np.where(lone, mean, right)
+    alone = np.rint(mean / quantum) * quantum if quantum > 0 else mean
+    left, right = np.where(lone, alone, left), np.where(lone, alone, right)
     span = np.where(lone, 1.0, right - left)
     tilt = np.where(lone, 1.0, np.clip((right - mean) / span, 0.0, 1.0))
     return np.concatenate([left, right]), np.concatenate([mass * tilt, mass * (1 - tilt)])

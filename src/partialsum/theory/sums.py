@@ -13,12 +13,19 @@ from dataclasses import fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from partialsum.accumulators import Accumulator, AlignedAccumulator, AnyAccumulator
+from partialsum.accumulators import (
+    Accumulator,
+    AlignedAccumulator,
+    AnyAccumulator,
+    IntegerAccumulator,
+    IntegerOverflow,
+)
 from partialsum.errors import InputError
 from partialsum.formats import FloatFormat
 from partialsum.theory.aligned import AlignedAdder
 from partialsum.theory.evolution import Adder, Chain, FloatAdder, Moments, State
 from partialsum.theory.grids import Rounder, product_rounder, quantum_of, register_rounder
+from partialsum.theory.integers import exact_moments, saturating_rounders, unlimited, wrapped_moments
 from partialsum.theory.joined import JoiningAdder
 from partialsum.theory.products import ProductLaw
 
@@ -35,7 +42,7 @@ def sum_moments(acc: AnyAccumulator, law: ProductLaw, k: Array) -> Moments:
         return _float_moments(acc, law, k)
     if isinstance(acc, AlignedAccumulator):
         return _aligned_moments(acc, law, k)
-    raise InputError(f"an integer register cannot be predicted yet, got {acc}")
+    return _integer_moments(acc, law, k)
 
 
 def _float_moments(acc: Accumulator, law: ProductLaw, k: Array) -> Moments:
@@ -50,6 +57,19 @@ def _float_moments(acc: Accumulator, law: ProductLaw, k: Array) -> Moments:
         return parts
     outer = _float_chain(register_rounder(acc), inner.law_at(acc.chunk))
     return _either(k, acc.chunk, parts, outer.at(np.maximum(k / acc.chunk, 1.0)))
+
+
+def nested_moments(acc: Accumulator, law: ProductLaw, k: float, levels: tuple[int, ...]) -> Moments:
+    """Return the moments of sums of ``k`` in nested chunks of ``levels`` products each, innermost first.
+
+    Every level multiplies the one before; all of them and the total add in the register of ``acc``.
+    """
+    rounder, size = register_rounder(acc), 1
+    for level in levels:
+        if level >= k:
+            break
+        law, size = _float_chain(rounder, law).law_at(level // size), level
+    return replace(_float_chain(rounder, law).at(np.array([max(k / size, 1.0)])), n=np.array([k]))
 
 
 def _aligned_moments(acc: AlignedAccumulator, law: ProductLaw, k: Array) -> Moments:
@@ -72,6 +92,20 @@ def _group_moments(acc: AlignedAccumulator, law: ProductLaw, k: Array) -> Moment
     if full.any():
         columns[:, full] = np.stack(list(_unit_chain(acc, law, acc.group).at(k[full] / acc.group)))
     return Moments(k, *columns[1:])
+
+
+def _integer_moments(acc: IntegerAccumulator, law: ProductLaw, k: Array) -> Moments:
+    """Return the moments of sums in an integer register, wrong sums included; ``lost`` is how likely those are."""
+    if (law.values != np.rint(law.values)).any():
+        raise InputError(f"product must be integers for the register {acc}, got {law.name}")
+    if acc.overflow is IntegerOverflow.WRAP:
+        return wrapped_moments(acc.bits, law, k)
+    free, exact = unlimited(acc.bits, law, k), exact_moments(law, k)
+    if free.all():
+        return exact
+    held, swallowed = (_float_chain(rounder, law).at(k) for rounder in saturating_rounders(acc.bits))
+    columns = zip(exact, replace(held, lost=swallowed.lost), strict=True)
+    return Moments(*(np.where(free, without, limited) for without, limited in columns))
 
 
 def _either(k: Array, first: int, within: Moments, beyond: Moments) -> Moments:

@@ -1,0 +1,58 @@
+// Addressing on the device: batches, result lines, and the elements of a convolution's patches.
+#pragma once
+
+#include "partialsum/device_problem.hpp"
+
+namespace partialsum {
+
+// As DestinationAxis::offset, in the 32-bit divisions that a GPU is quick at.
+__device__ inline int64_t offset_on(const DestinationAxis& axis, int64_t i) {
+    const auto index = static_cast<uint32_t>(i), inner = static_cast<uint32_t>(axis.inner);
+    return index / inner * axis.outer_stride + index % inner * axis.inner_stride;
+}
+
+// Digits of the flat batch index, folded into an element offset.
+__device__ inline int64_t batch_offset(const int64_t* size, const int64_t* stride, int64_t batch) {
+    int64_t offset = 0;
+    for (int d = batch_dimensions - 1; d >= 0; --d) {
+        offset += batch % size[d] * stride[d];
+        batch /= size[d];
+    }
+    return offset;
+}
+
+struct DevicePlace {
+    int64_t offset;
+    int64_t position[spatial_dimensions];
+};
+
+__device__ inline DevicePlace place_of(const PatchAxis& axis, int64_t at) {
+    DevicePlace place;
+    auto index = static_cast<uint32_t>(at);
+    #pragma unroll
+    for (int d = spatial_dimensions - 1; d >= 0; --d) {
+        const auto extent = static_cast<uint32_t>(axis.extent[d]);
+        place.position[d] = index % extent * axis.coefficient[d] + axis.base[d];
+        index /= extent;
+    }
+    place.offset = index * axis.outer_stride;
+    return place;
+}
+
+// The element where a line's place and a step's meet; zero in the padding and between the steps of a stride.
+__device__ inline float patch_element(const DeviceSource& source, const float* data, const DevicePlace& line, const DevicePlace& k) {
+    int64_t offset = line.offset + k.offset;
+    #pragma unroll
+    for (int d = 0; d < spatial_dimensions; ++d) {
+        const PatchDimension& dimension = source.patches.dimension[d];
+        const int64_t v = line.position[d] + k.position[d];
+        if (v < 0) return 0.0f;
+        const auto step = static_cast<uint32_t>(dimension.step), coordinate = static_cast<uint32_t>(v);
+        const uint32_t at = coordinate / step;
+        if (at >= dimension.size || at * step != coordinate) return 0.0f;
+        offset += at * dimension.stride;
+    }
+    return data[offset];
+}
+
+}  // namespace partialsum

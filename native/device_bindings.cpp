@@ -1,0 +1,176 @@
+// Records for kernels on a GPU, filled in here and passed on as bytes: one definition of their layout for both sides.
+#include "device_bindings.hpp"
+
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <limits>
+#include <optional>
+#include <stdexcept>
+#include <tuple>
+#include <vector>
+
+#include "convolution_plan.hpp"
+#include "partialsum/device_problem.hpp"
+
+namespace nb = nanobind;
+
+namespace partialsum {
+
+namespace {
+
+// A tensor of the caller's: address, sizes, strides in elements.
+using Tensor = std::tuple<uint64_t, std::vector<int64_t>, std::vector<int64_t>>;
+
+constexpr int64_t one_line = std::numeric_limits<int32_t>::max();  // rows or columns that are simply strided
+
+template <class Record>
+nb::bytes bytes_of(const Record& record) {
+    return nb::bytes(reinterpret_cast<const char*>(&record), sizeof record);
+}
+
+template <class Element>
+Element* pointer(uint64_t address) {
+    return reinterpret_cast<Element*>(static_cast<uintptr_t>(address));
+}
+
+// Strides of the leading dimensions, right-aligned; zero where a dimension is broadcast or missing.
+void set_batch(const Tensor& tensor, int64_t* stride) {
+    const auto& [address, size, step] = tensor;
+    const size_t batch = size.size() - 2;
+    if (batch > batch_dimensions) throw std::invalid_argument("too many batch dimensions");
+    for (size_t d = 0; d < batch; ++d) {
+        stride[batch_dimensions - batch + d] = size[d] == 1 ? 0 : step[d];
+    }
+}
+
+DeviceSource source(const Tensor& tensor, bool lines_first) {
+    const auto& [address, size, step] = tensor;
+    DeviceSource made{};
+    made.data = pointer<const float>(address);
+    made.line_stride = step[size.size() - (lines_first ? 2 : 1)];
+    made.k_stride = step[size.size() - (lines_first ? 1 : 2)];
+    made.k_is_dense = made.k_stride == 1;
+    set_batch(tensor, made.batch_stride);
+    return made;
+}
+
+template <class Element>
+DeviceTarget<Element> target(const Tensor& tensor) {
+    const auto& [address, size, step] = tensor;
+    const size_t rank = size.size();
+    DeviceTarget<Element> made{};
+    made.data = pointer<Element>(address);
+    made.row = {one_line, size[rank - 2] == 1 ? 0 : step[rank - 2], 0};
+    made.column = {one_line, size[rank - 1] == 1 ? 0 : step[rank - 1], 0};
+    set_batch(tensor, made.batch_stride);
+    return made;
+}
+
+DeviceProblem with_rule(const Rule& rule, uint64_t choice) {
+    DeviceProblem problem{};
+    problem.rule = rule;
+    problem.choice = pointer<const int32_t>(choice);
+    problem.canonical_zero = rule.sum.keeps_negative_zero == 0;
+    problem.c.row = problem.c.column = {one_line, 0, 0};
+    for (int64_t& size : problem.batch_size) size = 1;
+    return problem;
+}
+
+// d[..., m, n] = c + a[..., m, k] @ b[..., k, n]; d has all the batch dimensions, the others broadcast.
+nb::bytes gemm_record(const Tensor& a, const Tensor& b, const std::optional<Tensor>& c, const Tensor& d, const Rule& rule,
+                      uint64_t choice) {
+    DeviceProblem problem = with_rule(rule, choice);
+    problem.a = source(a, true);
+    problem.b = source(b, false);
+    if (c) problem.c = target<const float>(*c);
+    problem.d = target<float>(d);
+    const auto& d_size = std::get<1>(d);
+    problem.m = d_size[d_size.size() - 2];
+    problem.n = d_size[d_size.size() - 1];
+    problem.k = std::get<1>(a).back();
+    const size_t batch = d_size.size() - 2;
+    for (size_t i = 0; i < batch; ++i) problem.batch_size[batch_dimensions - batch + i] = d_size[i];
+    return bytes_of(problem);
+}
+
+Extent extent_of(const Tensor& tensor) {
+    const auto& [address, size, step] = tensor;
+    if (size.size() != 2 + spatial_dimensions) throw std::invalid_argument("a convolution's tensors have five dimensions here");
+    Extent made{size[0], size[1], step[0], step[1], {}, {}};
+    for (size_t i = 0; i < spatial_dimensions; ++i) {
+        made.size[i] = size[i + 2];
+        made.step[i] = step[i + 2];
+    }
+    return made;
+}
+
+DeviceSource patched(const Tensor& tensor, const Patches& patches, int64_t step) {
+    DeviceSource made{};
+    made.data = pointer<const float>(std::get<0>(tensor));
+    made.batch_stride[batch_dimensions - 1] = step;
+    made.has_patches = 1;
+    made.patches = patches;
+    return made;
+}
+
+using Pass = ConvolutionPlan (*)(const Extent&, const Extent&, const Extent&, const Geometry&);
+
+nb::bytes convolution_record(Pass pass, const Tensor& a, const Tensor& b, const Tensor& d, const Geometry& geometry,
+                             const Rule& rule, uint64_t choice) {
+    const ConvolutionPlan plan = pass(extent_of(a), extent_of(b), extent_of(d), geometry);
+    DeviceProblem problem = with_rule(rule, choice);
+    problem.a = patched(a, plan.a, plan.a_step);
+    problem.b = patched(b, plan.b, plan.b_step);
+    problem.d.data = pointer<float>(std::get<0>(d));
+    problem.d.row = plan.row;
+    problem.d.column = plan.column;
+    problem.d.batch_stride[batch_dimensions - 1] = plan.d_step;
+    problem.m = plan.m;
+    problem.n = plan.n;
+    problem.k = plan.k;
+    problem.batch_size[batch_dimensions - 1] = geometry.groups;
+    return bytes_of(problem);
+}
+
+nb::bytes view_record(const Tensor& tensor) {
+    const auto& [address, size, step] = tensor;
+    if (size.size() > view_dimensions) throw std::invalid_argument("too many dimensions");
+    DeviceView view{};
+    view.data = pointer<const float>(address);
+    view.count = 1;
+    for (int i = 0; i < view_dimensions; ++i) view.size[i] = 1;
+    const size_t first = view_dimensions - size.size();
+    for (size_t i = 0; i < size.size(); ++i) {
+        view.size[first + i] = size[i];
+        view.stride[first + i] = step[i];
+        view.count *= size[i];
+    }
+    return bytes_of(view);
+}
+
+void bind_pass(nb::module_& module, const char* name, Pass pass) {
+    module.def(
+        name,
+        [pass](const Tensor& a, const Tensor& b, const Tensor& d, const Sizes& stride, const Sizes& padding,
+               const Sizes& dilation, int64_t groups, const Rule& rule, uint64_t choice) {
+            return convolution_record(pass, a, b, d, {stride, padding, dilation, groups}, rule, choice);
+        },
+        nb::arg("a"), nb::arg("b"), nb::arg("d"), nb::kw_only(), nb::arg("stride"), nb::arg("padding"),
+        nb::arg("dilation"), nb::arg("groups"), nb::arg("rule"), nb::arg("choice"));
+}
+
+}  // namespace
+
+void bind_device(nb::module_& module) {
+    module.def("device_gemm", gemm_record, nb::arg("a"), nb::arg("b"), nb::arg("c").none(), nb::arg("d"), nb::kw_only(),
+               nb::arg("rule"), nb::arg("choice"));
+    module.def("device_view", view_record, nb::arg("tensor"));
+    bind_pass(module, "device_convolution_forward", plan_forward);
+    bind_pass(module, "device_convolution_grad_input", plan_grad_input);
+    bind_pass(module, "device_convolution_grad_weight", plan_grad_weight);
+}
+
+}  // namespace partialsum

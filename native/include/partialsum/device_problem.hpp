@@ -1,0 +1,57 @@
+// What a kernel on a GPU is given, by value: a batch of GEMMs over matrices with any strides, or over a convolution's
+// patches. The host fills these records in; pointers are the device's.
+#pragma once
+
+#include "partialsum/patches.hpp"
+#include "partialsum/rule.hpp"
+
+namespace partialsum {
+
+constexpr int batch_dimensions = 4;
+constexpr int view_dimensions = 6;
+
+// One operand as lines (rows of a, columns of b) by k.
+struct DeviceSource {
+    const float* data;
+    int64_t line_stride, k_stride;
+    int64_t batch_stride[batch_dimensions];
+    int32_t has_patches;  // then `patches` addresses the elements instead of the two strides
+    int32_t k_is_dense;   // whether neighbours in memory differ in k rather than in the line
+    Patches patches;
+};
+
+// Rows and columns of the result, or of c; data is null where there is no c.
+template <class Element>
+struct DeviceTarget {
+    Element* data;
+    DestinationAxis row, column;
+    int64_t batch_stride[batch_dimensions];
+};
+
+struct DeviceProblem {
+    DeviceSource a, b;
+    DeviceTarget<const float> c;
+    DeviceTarget<float> d;
+    int64_t m, n, k;  // m and n below 2**31; k too where an operand has patches
+    int64_t batch_size[batch_dimensions];
+    Rule rule;
+    const int32_t* choice;   // on the device: which kernel runs; null where there is only one
+    int32_t canonical_zero;  // the format has no -0
+};
+
+// Any strided tensor, element by element; dimensions of size 1 where there are fewer.
+struct DeviceView {
+    const float* data;
+    int64_t count;
+    int64_t size[view_dimensions], stride[view_dimensions];
+};
+
+// Running bounds over the magnitudes of a tensor's elements, as bits of float32; see Bounds in cpu/pack.hpp.
+struct DeviceBounds {
+    uint32_t largest;     // bits of the largest magnitude
+    uint32_t lowest_bit;  // bits of the smallest power of two that an element is an odd multiple of
+    uint32_t widest;      // largest difference of the two, for one element
+    uint32_t negative_zeros;
+};
+
+}  // namespace partialsum

@@ -1,0 +1,1 @@
+"""What real tensors do to the accumulator: sampled sums of a running model, held against exact ones."""

@@ -1,0 +1,179 @@
+"""Signal-to-noise ratios in reports: widths by information, units and their promotion intervals, in every form."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from importlib.resources import files
+from typing import Any
+
+import jsonschema
+import pytest
+
+import partialsum as ps
+from networks import HOSTILE, linear
+from partialsum.report.laws import operands_snr_db
+from partialsum.report.phrases import percent
+from partialsum.report.result import Report
+from partialsum.workloads.gemm import Workload
+from schemas import closed
+
+UNITS = ("h100-fp8", "e6m6,toward_zero")
+TARGET = 20.0
+
+
+def network() -> Workload:
+    body = [gemm for block in range(2) for gemm in linear(f"b.{block}.fc", 400, 60, 60)]
+    return Workload("net", (*linear("stem", 400, 147, 60, first=True), *body))
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    options: dict[str, Any] = {"method": "evolution", "rounding": "toward_zero", "target_snr_db": TARGET}
+    return ps.analyze(network(), accumulator=UNITS, chunk=32, density={"grad_weight": 0.5}, **options)
+
+
+def test_rows_have_the_functions_widths_and_snr(report: Report) -> None:
+    for row in report.rows:
+        given = {"method": "evolution", "rounding": "toward_zero", "target_snr_db": TARGET, "product": "e5m2"}
+        kept = row.kept
+        assert kept is not None
+        assert kept.man_bits == ps.min_man_bits(row.k, density=row.density, **given)
+        assert kept.man_bits_chunked == ps.min_man_bits(row.k, chunk=32, density=row.density, **given)
+        told = ps.predict(row.k, f"e8m{row.man_bits},toward_zero", density=row.density).snr_db
+        assert kept.formula_snr_db == pytest.approx(told)
+        for name, own in zip(UNITS, row.units, strict=True):
+            assert own.unit == name
+            expected = ps.predict(row.k, name, density=row.density)
+            assert own.snr_db == pytest.approx(expected.snr_db)
+            assert own.gain == pytest.approx(expected.gain)
+            assert own.meets_target == (expected.snr_db >= TARGET)
+
+
+def test_the_interval_is_the_longest_that_keeps_the_target(report: Report) -> None:
+    failing = [(row, row.units[1]) for row in report.rows if not row.units[1].meets_target]
+    assert failing
+    for row, own in failing:
+        sizes = [2**power for power in range(9) if 2**power < row.k]
+        kept = [
+            size
+            for size in sizes
+            if ps.predict(row.k, f"e6m6,toward_zero,chunk={size}", density=row.density).snr_db >= TARGET
+        ]
+        assert own.interval == (max(kept) if kept else None)
+
+
+def test_matrix_units_promote_just_often_enough() -> None:
+    long = Workload("long", tuple(linear("fc", 2**13, 64, 64)))
+    (row,) = (
+        row
+        for row in ps.analyze(long, accumulator="h100-fp8", target_snr_db=70, inputs="e4m3fn").rows
+        if row.k > 64
+    )
+    (own,) = row.units
+    assert own.interval is not None
+    assert own.interval % 32 == 0
+    assert not own.meets_target
+    at, twice = (
+        ps.predict(row.k, f"h100-fp8,promote_every={every}", "e4m3fn").snr_db
+        for every in (own.interval, 2 * own.interval)
+    )
+    assert at >= 70 > twice
+    assert own.interval_snr_db == pytest.approx(at)
+
+
+def test_cancelling_sums_need_more() -> None:
+    small = Workload("small", tuple(linear("fc", 64, 96, 64)[:1]))
+    options: dict[str, Any] = {"method": "evolution", "accumulator": "e6m9"}
+    plain, cancelling = (ps.analyze(small, kappa=kappa, **options).rows[0] for kappa in (None, 0.01))
+    assert plain.units[0].snr_db - 20 == pytest.approx(cancelling.units[0].snr_db)
+    assert cancelling.kept.man_bits == ps.min_man_bits(96, method="evolution", target_snr_db=50)
+
+
+def test_json_follows_its_schema(report: Report) -> None:
+    schema = json.loads(files("partialsum.report").joinpath("schema.json").read_text(encoding="utf-8"))
+    data = json.loads(report.to_json())
+    jsonschema.validate(data, closed(schema))
+    assert data["evolution"]["headline"]["shared"]["man_bits"] == max(row.kept.man_bits for row in report.rows)
+    assert [unit["unit"] for unit in data["units"]["list"]] == list(UNITS)
+    assert data["units"]["list"][0]["source"].startswith("arXiv")
+    assert data["gemms"][0]["units"][1]["unit"] == UNITS[1]
+
+
+def test_csv_has_a_column_for_everything(report: Report) -> None:
+    lines = list(csv.DictReader(io.StringIO(report.to_csv())))
+    for line, row in zip(lines, report.rows, strict=True):
+        assert float(line["evolution_snr_db"]) == row.kept.snr_db
+        assert float(line["h100-fp8 snr_db"]) == row.units[0].snr_db
+        interval = line["e6m6,toward_zero interval"]
+        assert interval == ("" if row.units[1].interval is None else str(row.units[1].interval))
+
+
+def test_text_and_page_say_the_same(report: Report) -> None:
+    text, page = str(report), report.to_html()
+    for sentence in (
+        "Narrowest accumulator that keeps 20 dB with toward_zero rounding",
+        "h100-fp8 (H100/H200 FP8 (wgmma) tensor core, FP32 output): every GEMM keeps 20 dB as it is",
+        "rounding normal operands to their formats leaves by itself: e5m2 22.5 dB",
+        "SNR (dB) of the longest sum, k = 400",
+    ):
+        assert sentence in text
+        assert sentence in page
+    failing = [row for row in report.rows if not row.units[1].meets_target]
+    share = sum(row.macs for row in failing) / report.total_macs
+    assert (
+        f"e6m6,toward_zero: {len(failing)} of 8 GEMMs ({percent(share)} of the MACs) keep less than 20 dB" in text
+    )
+    hopeless = [row for row in failing if row.units[1].interval is None]
+    assert ("and no chunk helps" in text) == bool(hopeless)
+    assert re.search(r"b\.\*\.fc +×2 +forward +60 ", text)
+    assert "b.1.fc" in ps.analyze(network(), accumulator="e8m9").to_csv()
+    for figure in ("Mantissa bits that keep the SNR", "SNR over the length of the sum"):
+        assert f'aria-label="{figure}' in page
+
+
+def test_names_of_units_and_layers_are_never_markup() -> None:
+    hostile = Workload(f"net {HOSTILE}", tuple(linear(HOSTILE, 64, 128, 64)))
+    page = ps.analyze(hostile, accumulator="E6M9, toward_zero").to_html()
+    assert page.count("<script>") == 1
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_a_plain_report_says_nothing_of_it() -> None:
+    plain = ps.analyze(network())
+    assert plain.kept is None
+    assert not plain.units
+    assert "SNR" not in str(plain)
+    assert {"evolution", "units"}.isdisjoint(plain.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("formats", "expected"), [(("e4m3fn", "e4m3fn"), 28.5), (("fp16", "fp16"), 70.7), (("mxfp4", "mxfp4"), None)]
+)
+def test_what_the_operands_themselves_keep(formats: tuple[str, str], expected: float | None) -> None:
+    told = operands_snr_db(*formats)
+    assert told == (None if expected is None else pytest.approx(expected, abs=0.6))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"accumulator": "h100-fp9"}, "unknown accumulator 'h100-fp9'; did you mean 'h100-fp8'"),
+        ({"accumulator": ["e6m9", "e6m9"]}, "accumulator names 'e6m9' twice"),
+        (
+            {"accumulator": "h100-fp8", "inputs": "bf16"},
+            "h100-fp8 multiplies FP8 numbers and cannot take bf16 operands; give inputs that fit into 5 exponent and 3",
+        ),
+        ({"accumulator": "e6m9", "rounding": "up"}, "rounding only means something with method='evolution'"),
+        ({"target_snr_db": 30}, "target_snr_db only means something with method='evolution' or an accumulator"),
+        ({"kappa": 0.5}, "kappa only means something with method='evolution' or an accumulator, got 0.5"),
+        ({"accumulator": "e6m9", "kappa": 0.0}, "kappa must be positive, got 0.0"),
+        ({"method": "evolution", "target_snr_db": -1}, "target_snr_db must be a number of dB"),
+        ({"method": "monte"}, "method must be one of formula, evolution, got 'monte'"),
+    ],
+)
+def test_impossible_requests(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ps.InputError, match=re.escape(sentence)):
+        ps.analyze(network(), **options)
