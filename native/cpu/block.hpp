@@ -364,6 +364,33 @@ private:
     KernelSet run_{}, join_{};
 };
 
+// See Engine::tiles.
+template <KernelTable kernels>
+double tiles(Kernel kernel, const Rule& rule, int64_t times) {
+    constexpr int64_t steps = 128;
+    alignas(64) static float a[steps * row_panel], b[steps * column_panel];
+    alignas(64) static const uint32_t words[steps * column_panel]{};
+    for (int64_t i = 0; i < steps * row_panel; ++i) a[i] = 1.0f + static_cast<float>(i % 29) / 32;
+    for (int64_t i = 0; i < steps * column_panel; ++i) b[i] = (i % 3 == 0 ? -1.0f : 0.5f) * (1.0f + static_cast<float>(i % 31) / 32);
+    alignas(64) float sums[row_panel * column_panel];
+    Tile tile{};
+    tile.a = a;
+    tile.b = b;
+    tile.row_words = tile.column_words = tile.product_row_words = tile.product_column_words = words;
+    tile.steps = steps;
+    tile.panels = 1;
+    tile.b_step = column_panel;
+    tile.sums = sums;
+    tile.stride = column_panel;
+    tile.from_zero = true;
+    tile.rule = &rule;
+    const KernelSet set = kernels(kernel, rule, true);
+    if (set.join == nullptr) return 0.0;
+    const FloatMode mode;
+    for (int64_t i = 0; i < times; ++i) set.run[tile_heights - 1](tile);
+    return static_cast<double>(times * steps * row_panel * column_panel);
+}
+
 template <KernelTable kernels, IntegerTable integers>
 bool run_block(const Block& block, void* memory) {
     const FloatMode mode;

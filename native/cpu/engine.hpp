@@ -50,6 +50,7 @@ struct Census {
     bool finite;
 };
 
+enum class Kernel : int;  // choice.hpp
 struct UnitRule;
 struct IntegerRule;
 
@@ -85,9 +86,10 @@ struct Engine {
     size_t (*memory_for)(const Block& widest);
     // False where `proceed` stopped it.
     bool (*run)(const Block& block, void* memory);
-    // Sums tiles of plain float32 multiply-adds within the first-level cache, `times` over, and returns how many
-    // multiply-adds that was: the limit that no kernel of this engine can pass. Null where there is no such tile.
-    double (*plain_tiles)(int64_t times);
+    // Sums tiles of made-up data within the first-level cache, `times` over, with one kernel, whether or not it is exact
+    // for them, and returns how many multiply-adds that was; 0 where the engine lacks the kernel. With Kernel::native
+    // that is the limit that no kernel can pass.
+    double (*tiles)(Kernel kernel, const Rule& rule, int64_t times);
 };
 
 const Engine& portable_engine();

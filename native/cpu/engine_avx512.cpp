@@ -10,8 +10,7 @@
 namespace partialsum {
 
 const Engine& avx512_engine() {
-    static const Engine engine{"avx512", memory_for, run_block<kernels, integer_kernels>,
-                               plain_tiles<NativeStep<Lanes32, nearest_mode>>};
+    static const Engine engine{"avx512", memory_for, run_block<kernels, integer_kernels>, tiles<kernels>};
     return engine;
 }
 

@@ -69,7 +69,9 @@ public:
 
     Outcome run(int64_t threads) {
         std::vector<Memory> memories;
-        const size_t bytes = engine_.memory_for(widest());
+        size_t bytes = engine_.memory_for(block_of(cut_.block_columns));
+        // The last block of a row may be so much narrower that it packs more steps at once.
+        if (cut_.block_columns > max_block_columns) bytes = std::max(bytes, engine_.memory_for(block_of(max_block_columns)));
         for (int64_t i = 0; i < threads; ++i) memories.emplace_back(bytes);
         std::vector<std::thread> helpers;
         for (int64_t i = 1; i < threads; ++i) {
@@ -95,11 +97,11 @@ private:
         return !work->stop_;
     }
 
-    Block widest() const {
+    Block block_of(int64_t columns) const {
         Block block{};
         block.rule = problem_.rule;
         block.row_count = std::min(cut_.block_rows, problem_.m);
-        block.column_count = std::min(cut_.block_columns, problem_.n);
+        block.column_count = std::min(columns, problem_.n);
         block.k = problem_.k;
         return block;
     }

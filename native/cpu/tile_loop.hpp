@@ -128,27 +128,5 @@ struct Kernels {
     static KernelSet small_set() { return {{run<1>, run<4>, run<4>, run<8>}, join, L::random_at_top}; }
 };
 
-// See Engine::plain_tiles.
-template <class Plain>
-double plain_tiles(int64_t times) {
-    constexpr int64_t steps = 128;
-    alignas(64) static const float a[steps * row_panel]{}, b[steps * column_panel]{};
-    alignas(64) float sums[row_panel * column_panel];
-    const Rule rule{};
-    Tile tile{};
-    tile.a = a;
-    tile.b = b;
-    tile.steps = steps;
-    tile.panels = 1;
-    tile.b_step = column_panel;
-    tile.sums = sums;
-    tile.stride = column_panel;
-    tile.from_zero = true;
-    tile.rule = &rule;
-    const KernelSet set = Kernels<Plain>::set();
-    for (int64_t i = 0; i < times; ++i) set.run[tile_heights - 1](tile);
-    return static_cast<double>(times * steps * row_panel * column_panel);
-}
-
 }  // namespace PARTIALSUM_VARIANT
 }  // namespace partialsum
