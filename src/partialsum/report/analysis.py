@@ -10,7 +10,7 @@ from typing import Any
 
 from partialsum.accumulators import AnyAccumulator, Rounding
 from partialsum.errors import InputError
-from partialsum.formats import Format, parse_format, product_man_bits
+from partialsum.formats import Format, IntFormat, parse_format, product_man_bits
 from partialsum.report.assumptions import state_assumptions
 from partialsum.report.density import Density, describe_density, gemm_densities
 from partialsum.report.result import Report, Settings
@@ -80,6 +80,10 @@ def analyze(  # the four that people give most often may be positional
     densities = gemm_densities(workload.gemms, density, density_file)
     settings = formats.settings(chunk, cutoff, describe_density(density, density_file))
     report = _report(workload, formats, settings, densities)
+    if formats.integer:
+        from partialsum.report.integers import with_integers
+
+        report = with_integers(report, model_or_name_or_path)
     if asked is None:
         return report
     from partialsum.report.extension import extend
@@ -156,6 +160,13 @@ class _Formats:
             _parse_operand("grad_inputs", inputs if grad_inputs is None else grad_inputs),
             None if first_layer is None else _parse_operand("first_layer_inputs", first_layer),
             None if last_layer is None else _parse_operand("last_layer_inputs", last_layer),
+        )
+
+    @property
+    def integer(self) -> bool:
+        """Whether any operand is an integer."""
+        return any(
+            isinstance(fmt, IntFormat) for fmt in (self.inputs, self.grad_inputs, self.first_layer, self.last_layer)
         )
 
     def settings(self, chunk: int, cutoff: float, density: str) -> Settings:

@@ -97,6 +97,19 @@ class Kept(_Named):
 
 
 @dataclass(frozen=True, slots=True)
+class IntegerBits(_Named):
+    """Bits of an integer register for one GEMM: A2Q's bound by data types, that by weights, and the likely width.
+
+    ``weights`` is None where no weights are known; ``likely`` is the fewest bits of which independent sums overflow
+    at most once in a billion, None beyond 64.
+    """
+
+    datatype: int
+    weights: int | None
+    likely: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class KeptNeed(_Named):
     """Mantissa bits with which a set of GEMMs keeps the SNR, plain and chunked; None where 23 do not suffice."""
 
