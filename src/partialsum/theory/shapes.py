@@ -46,3 +46,11 @@ def cdf(shape: Shape, x: Array, *, mirrored: bool = False) -> Array:
             with np.errstate(divide="ignore"):
                 tail = 0.5 * special.ndtr(-(np.log(np.abs(x)) + 1.0))  # E[magnitude²] = e² before the scaling
             return np.asarray(np.where(x < 0, tail, 1.0 - tail))
+
+
+def quantiles(shape: Shape, count: int = 4096) -> Array:
+    """Return the middles of ``count`` equally likely parts of a shape, ascending; tails beyond are left out."""
+    x = np.concatenate([-np.geomspace(1e3, 1e-6, 40_000), [0.0], np.geomspace(1e-6, 1e3, 40_000)])
+    levels, first = np.unique(cdf(shape, x), return_index=True)
+    middles: Array = np.interp((np.arange(count) + 0.5) / count, levels, x[first])
+    return middles
