@@ -41,6 +41,7 @@ def analyze(  # the four that people give most often may be positional
     rounding: str | Rounding | None = None,
     target_snr_db: float | None = None,
     kappa: float | None = None,
+    mean: float | None = None,
     accumulator: str | AnyAccumulator | Sequence[str | AnyAccumulator] | None = None,
 ) -> Report:
     """Return the accumulator widths that every GEMM of one training step of a network needs.
@@ -64,6 +65,7 @@ def analyze(  # the four that people give most often may be positional
         rounding: Of the register whose width is asked (evolution); nearest_even if None.
         target_snr_db: Signal-to-noise ratio to keep, 30 dB if None.
         kappa: Var(exact sum) over that of independent products, 1 if None; below 1, sums cancel.
+        mean: Mean of a (non-zero) product in its standard deviations, 0 if None; then sums drift.
         accumulator: Units on which to predict the SNR of every GEMM, and the promotion interval that keeps the target.
 
     Raises:
@@ -72,7 +74,7 @@ def analyze(  # the four that people give most often may be positional
     Source: ICLR 2019, arXiv 1901.06588, Theorem 1 and §4.
     """
     _check_numbers(chunk, cutoff)
-    asked = parse_asked(method, (rounding, target_snr_db, kappa), accumulator, chunk)
+    asked = parse_asked(method, (rounding, target_snr_db, (kappa, mean)), accumulator, chunk)
     formats = _Formats.parse(inputs, grad_inputs, first_layer_inputs, last_layer_inputs)
     workload = _load(model_or_name_or_path, example_inputs=example_inputs, batch=batch, seq=seq, shapes=shapes)
     if not workload.gemms:

@@ -93,17 +93,20 @@ def _bits(need: KeptNeed) -> tuple[str, str]:
 def _conditions(report: Report) -> tuple[str, ...]:
     criterion = report.criterion
     assert criterion is not None
+    kind = "independent zero-mean" if criterion.mean == 0 else "independent"
     sentence = (
-        "SNR: variance of the exact sum over the mean squared error of the computed one, for independent zero-mean "
-        "normal operands in these formats."
+        f"SNR: variance of the exact sum over the mean squared error of the computed one, for {kind} normal operands "
+        f"in these formats."
     )
+    if criterion.mean:
+        sentence += f" Products have a mean of {criterion.mean:g} of their standard deviations."
     if criterion.kappa != 1:
-        return (
-            f"{sentence} Sums are taken to have κ = {criterion.kappa:g} of the variance of independent products.",
-        )
+        sentence += f" Sums are taken to have κ = {criterion.kappa:g} of the variance of independent products."
+    if criterion.mean or criterion.kappa != 1:
+        return (sentence,)
     return (
         f"{sentence} Sums that cancel, with κ < 1 of the variance of independent products, have 10·log10 κ dB less of "
-        f"it (option kappa). Products with a mean lose more ('partialsum predict --mean').",
+        f"it (option kappa). Products with a mean lose far more where a unit truncates (option mean).",
     )
 
 

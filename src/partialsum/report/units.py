@@ -53,7 +53,7 @@ class _Fit:
     """One unit and one kind of products."""
 
     def __init__(self, unit: Unit, kind: Kind, criterion: Criterion) -> None:
-        self._unit, self._law, self._criterion = unit, law_of(kind), criterion
+        self._unit, self._law, self._criterion = unit, law_of(kind, criterion.mean), criterion
         self._snr: dict[tuple[int, int], float] = {}
 
     def all(self, lengths: Sequence[int]) -> dict[int, UnitSnr]:
