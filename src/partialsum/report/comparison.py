@@ -59,10 +59,10 @@ def compare(measurements: Measurements, target: Target) -> Comparison:
     man_bits = min(widths, key=lambda bits: abs(bits - _MIDDLE))
     expected = expected_snr(list(measurements.rows), reference_accumulator(man_bits))
     lines = []
-    for row, formula, wanted in zip(measurements.rows, formula_widths(measurements), expected, strict=True):
+    theory = zip(measurements.rows, formula_widths(measurements), expected, causes(measurements), strict=True)
+    for row, formula, wanted, why in theory:
         narrowest = measurements.narrowest(row, target)
         snr = row.qualities[widths[man_bits]].snr_db
-        why = tuple(causes(row, snr.value - wanted, snr.margin))
         lines.append(Line(row, formula, narrowest.man_bits, narrowest.certain, snr.value, snr.margin, wanted, why))
     return Comparison(man_bits, tuple(lines))
 

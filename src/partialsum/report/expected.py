@@ -24,7 +24,7 @@ _PRODUCT_LIMIT = 24
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One reason why real sums lie elsewhere than independent products would, in dB of SNR."""
+    """One reason why real sums lie elsewhere than sums of independent normals would, in dB of SNR."""
 
     words: str
     db: float
@@ -71,25 +71,31 @@ def reference_accumulator(man_bits: int, rounding: Rounding = Rounding.NEAREST_E
     return Accumulator(FloatFormat(8, man_bits), rounding)
 
 
-def causes(row: Measurement, off_db: float, margin_db: float) -> list[Cause]:
-    """Return why the measured SNR is ``off_db`` from the expected one, the largest effect first, from 1 dB on.
+def causes(measurements: Measurements) -> list[tuple[Cause, ...]]:
+    """Return why each GEMM's SNR differs from the expected one: two measured parts, those of 1 dB or more.
 
-    Cancelling or aligned products change the signal by κ; partial sums that stray farther than chance, because the
-    products have a mean or because of their order, raise the noise with the square of the path. What is left, if it
-    exceeds the measurement's margin, is owed to operands that are not alike normals: outliers, rows of unlike scale.
+    The operands alone: what their sums keep when they are paired at random, against normal operands of the same
+    density; outliers and means are felt here. Their pairing and order: what the real sums keep against those.
     """
-    signal, drift, order = _db(row.kappa), -2 * _db(row.path / row.order), -2 * _db(row.order)
-    rest = off_db - signal - drift - order
+    expected = [math.nan] * len(measurements.rows)
+    by_reference: dict[int, list[int]] = defaultdict(list)
+    for index, row in enumerate(measurements.rows):
+        by_reference[row.reference].append(index)
+    for reference, members in by_reference.items():
+        accumulator = measurements.accumulators[reference]
+        if not isinstance(accumulator, Accumulator):
+            continue
+        rows = [measurements.rows[index] for index in members]
+        for index, snr in zip(members, expected_snr(rows, accumulator), strict=True):
+            expected[index] = snr
+    return [_causes(row, snr) for row, snr in zip(measurements.rows, expected, strict=True)]
+
+
+def _causes(row: Measurement, expected_db: float) -> tuple[Cause, ...]:
+    kurtosis = max(row.a.kurtosis, row.b.kurtosis)
     found = [
-        Cause("products cancel" if signal < 0 else "products add up", signal),
-        Cause("sums drift" if drift < 0 else "sums stay short", drift),
-        Cause("order", order),
+        Cause(f"operands alone (kurtosis {kurtosis:.0f})", row.shuffled.snr_db.value - expected_db),
+        Cause("pairing and order", row.dependence_db),
     ]
-    if abs(rest) > margin_db:
-        kurtosis = max(row.a.kurtosis, row.b.kurtosis)
-        found.append(Cause(f"unlike operands (kurtosis {kurtosis:.0f})", rest))
-    return sorted((cause for cause in found if abs(cause.db) >= 1), key=lambda cause: -abs(cause.db))
-
-
-def _db(ratio: float) -> float:
-    return float(10 * np.log10(ratio)) if ratio > 0 and np.isfinite(ratio) else float("nan")
+    kept = [cause for cause in found if math.isfinite(cause.db) and abs(cause.db) >= 1]
+    return tuple(sorted(kept, key=lambda cause: -abs(cause.db)))
