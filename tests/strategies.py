@@ -100,7 +100,8 @@ def accumulators(draw: st.DrawFn, formats: st.SearchStrategy[ps.FloatFormat] | N
 @st.composite
 def aligned_accumulators(draw: st.DrawFn) -> ps.AlignedAccumulator:
     """Any matrix unit, the presets included."""
-    presets = [acc for acc in ps.ACCUMULATORS.values() if isinstance(acc, ps.AlignedAccumulator)]
+    units = [acc for acc in ps.ACCUMULATORS.values() if isinstance(acc, ps.AlignedAccumulator)]
+    presets = [acc for acc in units if acc.dot == 1]
     if draw(st.booleans()):
         return draw(st.sampled_from(presets))
     group, promote = draw(st.integers(1, 16)), draw(st.none() | st.integers(1, 4))

@@ -89,7 +89,7 @@ bool lanes_can_round(const Evidence& e, bool odd, bool underflow) {
     }
 }
 
-// Theorems 1 and 2: the sum reaches the rounding with all that decides it. Truncated sums always do.
+// Theorem 1: the sum reaches the rounding with all that decides it. Truncated sums always do.
 bool sum_decides(const Evidence& e, bool odd) {
     return !e.nearest_even() || odd || e.sums_fit_float32() || e.float32_rounding_is_harmless();
 }

@@ -46,6 +46,7 @@ _HOMES = {
     "Training": "emulation.training",
     "policy_from": "emulation.widths",
     "InputError": "errors",
+    "load_dataset": "experiments.data",
     "BlockFormat": "formats",
     "FORMATS": "formats",
     "FixedFormat": "formats",
@@ -56,6 +57,7 @@ _HOMES = {
     "MacCost": "hardware.cost",
     "mac_cost": "hardware.cost",
     "Technology": "hardware.technology",
+    "record_operands": "measurement.recording",
     "Measurement": "measurement.result",
     "Measurements": "measurement.result",
     "measure": "measurement.run",
@@ -64,6 +66,11 @@ _HOMES = {
     "NetworkCost": "report.network_cost",
     "network_cost": "report.network_cost",
     "Report": "report.result",
+    "narrowest_chunked": "theory.chunks",
+    "optimal_chunk": "theory.chunks",
+    "GradientGemm": "theory.exponents",
+    "advise_loss_scale": "theory.exponents",
+    "exponent_need": "theory.exponents",
     "Simulation": "theory.montecarlo",
     "simulate": "theory.montecarlo",
     "Prediction": "theory.predict",
@@ -150,6 +157,9 @@ if TYPE_CHECKING:
     from partialsum.errors import (
         InputError as InputError,
     )
+    from partialsum.experiments.data import (
+        load_dataset as load_dataset,
+    )
     from partialsum.formats import (
         FORMATS as FORMATS,
         BlockFormat as BlockFormat,
@@ -165,6 +175,9 @@ if TYPE_CHECKING:
     )
     from partialsum.hardware.technology import (
         Technology as Technology,
+    )
+    from partialsum.measurement.recording import (
+        record_operands as record_operands,
     )
     from partialsum.measurement.result import (
         Measurement as Measurement,
@@ -185,6 +198,15 @@ if TYPE_CHECKING:
     )
     from partialsum.report.result import (
         Report as Report,
+    )
+    from partialsum.theory.chunks import (
+        narrowest_chunked as narrowest_chunked,
+        optimal_chunk as optimal_chunk,
+    )
+    from partialsum.theory.exponents import (
+        GradientGemm as GradientGemm,
+        advise_loss_scale as advise_loss_scale,
+        exponent_need as exponent_need,
     )
     from partialsum.theory.montecarlo import (
         Simulation as Simulation,

@@ -14,7 +14,7 @@ from mmasim.arithmetic import fdpa
 import partialsum as ps
 from bits import assert_same_bits
 from oracles import same
-from partialsum.arithmetic.reference_aligned import accumulate_scaled
+from partialsum.arithmetic.reference_aligned import accumulate_aligned, accumulate_scaled
 from partialsum.arithmetic.rounding import round_to_format
 
 UNIT = ps.ACCUMULATORS["b200-fp4"]
@@ -49,6 +49,25 @@ def test_fp4_unit_equals_mma_sim(scales: Callable, block: int, low: int, zeros: 
     for i in range(count):
         each = np.repeat(alpha[i], block).tolist(), np.repeat(beta[i], block).tolist()
         ours = accumulate_scaled(a[i].tolist(), b[i].tolist(), each, UNIT, float(c[i]), (low, low))
+        assert same(ours, float(theirs[i])), i
+
+
+def test_mxfp8_through_the_fp8_unit_equals_mma_sim() -> None:
+    """Powers of two move the exponents of values as the scales of the unit do, as long as elements are normal."""
+    rng = np.random.default_rng(8)
+    count, k = 60, 64
+    codes = [torch.from_numpy(rng.integers(0, 256, (count, k)).astype(np.uint8)) for _ in "ab"]
+    a, b = (x.view(torch.float8_e4m3fn) for x in codes)
+    a, b = (torch.where((x.float().abs() < 2.0**-6) | x.isnan(), 0.0, x.float()).to(x.dtype) for x in (a, b))
+    alpha, beta = (torch.from_numpy(e8m0(rng, (count, 2))) for _ in "ab")
+    c = torch.from_numpy(rng.standard_normal(count).astype(np.float32))
+    theirs = c
+    for i in range(2):
+        span, scales = slice(32 * i, 32 * i + 32), [x[:, i : i + 1].to(torch.float8_e8m0fnu) for x in (alpha, beta)]
+        theirs = fdpa.st_fdpa(a[:, span], b[:, span], theirs, *scales, 25, "RZ-FP32", -133)
+    left, right = (x.float() * s.repeat_interleave(32, 1) for x, s in ((a, alpha), (b, beta)))
+    for i in range(count):
+        ours = accumulate_aligned(left[i].tolist(), right[i].tolist(), ps.ACCUMULATORS["b200-fp8"], float(c[i]))
         assert same(ours, float(theirs[i])), i
 
 

@@ -14,7 +14,7 @@ from partialsum.arithmetic import native
 from partialsum.arithmetic.gemm import gemm
 
 Floats = NDArray[np.float32]
-UNITS = [name for name, acc in ps.ACCUMULATORS.items() if isinstance(acc, ps.AlignedAccumulator)]
+UNITS = [n for n, acc in ps.ACCUMULATORS.items() if isinstance(acc, ps.AlignedAccumulator) and acc.dot == 1]
 ODD_UNITS = [
     ps.AlignedAccumulator(7, 3),
     ps.AlignedAccumulator(25, 32, promote_every=64),

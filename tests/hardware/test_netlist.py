@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from hardware_liberty import TINY
 from partialsum.errors import InputError
 from partialsum.hardware.activity import measure_activity, pack, unpack
 from partialsum.hardware.designs import Design
@@ -210,39 +211,9 @@ def test_a_foreign_cell_and_a_loop_are_refused() -> None:
         netlist_of({"g": ("NAND2", {"A": 2, "B": 3, "Y": 3})}, {"a": ("input", [2]), "d": ("output", [3])})
 
 
-LIBERTY = """
-/* a library of three cells and a flip-flop */
-library(tiny) {
-  nom_voltage : 1.2;
-  capacitive_load_unit (1, pf);
-  cell (NAND) { area : 8;
-    pin(A) { direction : input; capacitance : 0.01; }
-    pin(B) { direction : input; capacitance : 0.02; }
-    pin(Y) { direction : output; function : "(A B)'";
-      timing() { related_pin : "A";
-        cell_rise(t) { index_1 ("0.0, 0.1"); index_2 ("0.1, 0.2, 0.3"); values ("0.1, 0.2, 0.3", "0.3, 0.4, 0.5"); }
-        cell_fall(t) { index_1 ("0.0, 0.1"); index_2 ("0.1, 0.2, 0.3"); values ("0.1, 0.2, 0.3", "0.3, 0.6, 0.5"); }
-      } } }
-  cell (NOT) { area : 6;
-    pin(A) { direction : input; capacitance : 0.01; }
-    pin(Y) { direction : output; function : "!A"; } }
-  cell (BUFF) { area : 9;
-    pin(A) { direction : input; capacitance : 0.01; }
-    pin(Y) { direction : output; function : "A"; } }
-  cell (TRI) { area : 9;
-    pin(A) { direction : input; } pin(EN) { direction : input; }
-    pin(Y) { direction : output; function : "A"; three_state : "!EN"; } }
-  cell (FLOP) { area : 40; ff (IQ, IQN) { next_state : "D"; clocked_on : "CK"; }
-    pin(D) { direction : input; capacitance : 0.012; }
-    pin(CK) { direction : input; clock : true; capacitance : 0.015; }
-    pin(Q) { direction : output; function : "IQ"; } }
-}
-"""
-
-
 def test_a_liberty_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "tiny.lib"
-    path.write_text(LIBERTY)
+    path.write_text(TINY)
     library = read_liberty(path)
     assert (library.name, library.ge, library.volt) == ("tiny", 8.0, 1.2)
     assert set(library.cells) == {"NAND", "NOT", "BUFF"}
@@ -253,19 +224,44 @@ def test_a_liberty_file_is_read(tmp_path: Path) -> None:
     assert library.register.area == 40.0
 
 
+def test_units_and_the_order_of_axes_are_the_files_own(tmp_path: Path) -> None:
+    """The same library in femtofarads, its tables with the slew first, and the indices in a template only."""
+    path = tmp_path / "tiny.lib"
+    path.write_text(TINY)
+    plain = read_liberty(path)
+    template = (
+        "lu_table_template(t) { variable_1 : input_net_transition; variable_2 : total_output_net_capacitance; }"
+    )
+    text = TINY.replace("(1, pf);", f"(1000, ff);\n  {template}")
+    indices = 'index_1 ("0.0, 0.1"); index_2 ("0.1, 0.2, 0.3");'
+    assert indices in text
+    text = text.replace(indices, 'index_1 ("0.1, 0.2, 0.3"); index_2 ("0.0, 0.1");')
+    for rows, columns in (
+        ("0.1, 0.2, 0.3", "0.3, 0.4, 0.5"),
+        ("0.1, 0.2, 0.3", "0.3, 0.6, 0.5"),
+    ):
+        turned = ", ".join(f"{a}, {b}" for a, b in zip(rows.split(", "), columns.split(", "), strict=True))
+        text = text.replace(f'"{rows}", "{columns}"', f'"{turned}"')
+    text = text.replace('index_1 ("0.0, 0.1"); index_2 ("0.1");', 'index_1 ("0.1"); index_2 ("0.0, 0.1");')
+    path.write_text(text)
+    assert read_liberty(path) == plain
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("(A B)'", "A+B", "has no two-input NAND, by which areas are counted"),
         ('function : "!A"', 'function : "A"', "has no inverter"),
         ("clock : true;", "", "has no plain D flip-flop"),
+        ('values ("0.1, 0.3")', "", "has no delays for its inverter NOT"),
+        ("(1, pf)", "(1, nf)", "must give its capacitive_load_unit in pf or ff, got '1,nf'"),
         ("library(tiny) {", "{", "cannot read .* as a Liberty file"),
         ("library(tiny)", "something(tiny)", "it has no library group"),
     ],
 )
 def test_a_liberty_file_that_will_not_do_says_why(old: str, new: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.lib"
-    path.write_text(LIBERTY.replace(old, new))
+    path.write_text(TINY.replace(old, new))
     with pytest.raises(InputError, match=message):
         read_liberty(path)
 

@@ -49,8 +49,3 @@ def test_stochastic_rounding_keeps_the_signal_and_symmetry_the_mean() -> None:
 def test_wider_registers_keep_more() -> None:
     snr = [ps.predict(4096, f"e8m{m}").snr_db for m in (4, 6, 8, 10)]
     assert snr == sorted(snr)
-
-
-def test_block_formats_are_refused_plainly() -> None:
-    with pytest.raises(ps.InputError, match="predict block formats by their elements"):
-        ps.predict(64, "e8m6", product="mxfp8_e4m3")

@@ -17,6 +17,7 @@ from partialsum.cli import (
     predict,
     results,
     rtl,
+    simulate,
     sweep,
     synth,
     train,
@@ -41,6 +42,7 @@ app.command("measure")(measure.measure)
 app.command("predict")(predict.predict)
 app.command("results")(results.results)
 app.command("rtl")(rtl.rtl)
+app.command("simulate")(simulate.simulate)
 app.command("sweep")(sweep.sweep)
 app.command("synth")(synth.synth)
 app.command("train")(train.train)

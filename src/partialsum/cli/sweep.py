@@ -28,6 +28,7 @@ def sweep(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Where the data is, if not as the configuration says.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time here; one per processor.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of a run that does not say itself.")] = 1,
     cluster: Annotated[
         str | None, typer.Option(help="Run on the Dask cluster of this scheduler.", metavar="ADDRESS")
     ] = None,
@@ -52,8 +53,7 @@ def sweep(
     folder = out / plan.name
     if not collect:
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        at_once = min(jobs or processors, len(plan.members))
-        threads = 1 if cluster else max(1, processors // at_once)
+        at_once = min(jobs or max(1, processors // threads), len(plan.members))
         try:
             with _progress(plan) as notify:
                 run_sweep(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,7 +62,8 @@ def synth(
         raise InputError("give one of --sweep, --fit and --calibrate")
     library = _library(liberty)
     if sweep is not None:
-        _sweep(sweep, library)
+        with _checked():
+            _sweep(sweep, library)
     elif fit is not None:
         _fit(fit)
     elif calibrate:
@@ -78,11 +81,24 @@ def synth(
             random_bits=random_bits,
         )
         design = units.make_design(inputs, text, chunk_adder=chunk_adder)
-        record = _measure(design, library, goal, operands, steps, technology, cache=cache)
+        with _checked():
+            record = _measure(design, library, goal, operands, steps, technology, cache=cache)
         if as_json:
             print(json.dumps({"schema": "partialsum/synth/1", **record}, indent=2))
         else:
             _print(record)
+
+
+@contextmanager
+def _checked() -> Iterator[None]:
+    """End with exit status 1 where a netlist does not compute what the reference says."""
+    from partialsum.hardware.measure import NetlistError
+
+    try:
+        yield
+    except NetlistError as error:
+        print(f"partialsum: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
 
 
 def _library(liberty: str | None) -> Library:

@@ -118,7 +118,7 @@ class TrainingConfig:
     patience: int = 20
     """So many losses in a row that are no finite number end a run as diverged."""
     threads: int = 0
-    """Processor threads; 0: all there are for one run, a fair share in a sweep."""
+    """Processor threads; 0: all there are for one run, those of ``--threads`` in a sweep."""
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 2.0
 

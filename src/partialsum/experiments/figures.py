@@ -7,10 +7,8 @@ from typing import Any
 
 from partialsum.errors import InputError, did_you_mean
 from partialsum.experiments.summary import Group, summarise
-from partialsum.report.style import FAINT, INK, MUTED, figure_style
+from partialsum.report.style import COLOURS_OF_SERIES, FAINT, INK, MUTED, figure_style
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c564b", "#66707a")
-"""Okabe and Ito's, which colour-blind readers can tell apart, and two more."""
 _MARKERS = "osD^vP*X"
 
 
@@ -41,7 +39,7 @@ def _draw_curves(figure: Any, results: Mapping[str, Any]) -> None:
     left, right = figure.subplots(1, 2)
     groups = summarise(results)
     for index, group in enumerate(groups):
-        colour = COLOURS[index % len(COLOURS)]
+        colour = COLOURS_OF_SERIES[index % len(COLOURS_OF_SERIES)]
         label: str | None = _name(group)
         for run in results["runs"]:
             if run["member"] != group.member or run["settings"] != group.settings:
@@ -82,7 +80,7 @@ def _draw_gap(figure: Any, results: Mapping[str, Any]) -> None:
                 [group.settings[axis] for group in points],
                 [getattr(group, value) for group in points],
                 [getattr(group, error) or 0.0 for group in points],
-                color=COLOURS[index % len(COLOURS)],
+                color=COLOURS_OF_SERIES[index % len(COLOURS_OF_SERIES)],
                 marker=_MARKERS[index % len(_MARKERS)],
                 markersize=4.5,
                 linewidth=1.3,
@@ -112,7 +110,10 @@ def _draw_bars(figure: Any, results: Mapping[str, Any]) -> None:
     ):
         known = [(p, v, e or 0.0) for p, v, e in zip(places, values, errors, strict=True) if v is not None]
         axes.barh(
-            [p for p, _, _ in known], [v for _, v, _ in known], xerr=[e for _, _, e in known], color=COLOURS[0]
+            [p for p, _, _ in known],
+            [v for _, v, _ in known],
+            xerr=[e for _, _, e in known],
+            color=COLOURS_OF_SERIES[0],
         )
         axes.axvline(0, color=MUTED, linewidth=0.8)
         axes.set_xlabel(f"{label}, against {results['baseline']}")

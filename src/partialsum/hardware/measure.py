@@ -19,6 +19,10 @@ from partialsum.hardware.streams import Stream
 from partialsum.hardware.synthesis import Goal, synthesize
 
 
+class NetlistError(Exception):
+    """A netlist does not compute what the reference says: a check that failed, not a user's mistake."""
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What synthesis and simulation of one core say.
@@ -42,7 +46,7 @@ def measure_core(
 ) -> Measured:
     """Return area and delay of the combinational core and the energy of a step with its sum register.
 
-    Raises :class:`InputError` where the netlist does not compute what the reference says.
+    Raises :class:`NetlistError` where the netlist does not compute what the reference says.
     """
     if design.pipeline:
         raise InputError(f"the core is measured without pipeline registers, got pipeline={design.pipeline}")
@@ -50,7 +54,7 @@ def measure_core(
     operands = core_operands(design, stream)
     mismatches = count_mismatches(netlist, operands, stream)
     if mismatches:
-        raise InputError(
+        raise NetlistError(
             f"the netlist of {design.core} differs from the reference in {mismatches} of {len(stream)} steps"
         )
     activity = measure_activity(netlist, operands, len(stream))

@@ -56,6 +56,9 @@ class Row:
         return Point(self.kind, self.inputs, self.accumulator, self.chunk_adder, self.held_out)
 
 
+MEASURED_WITH = "Yosys 0.70"
+"""The yosys that the committed sweep was made with; another one maps a little differently."""
+
 INPUTS = ("e2m1", "e3m2", "e4m3", "e5m2", "e5m7", "fp16", "bf16")
 EXP_BITS = (5, 6, 8)
 MAN_BITS = (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 17, 20, 23)

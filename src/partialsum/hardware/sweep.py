@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from partialsum.arithmetic.rounding import Target, exact_sum, round_exact
-from partialsum.errors import InputError
 from partialsum.files import write_atomically
 from partialsum.hardware.activity import measure_activity, pack, unpack
 from partialsum.hardware.codes import encode
 from partialsum.hardware.designs import Design
 from partialsum.hardware.library import Library
-from partialsum.hardware.measure import measure_core
+from partialsum.hardware.measure import NetlistError, measure_core
 from partialsum.hardware.netlist import settle
 from partialsum.hardware.points import Point, Row, read_rows, rows_text
 from partialsum.hardware.rtl import adder_source, verilog
@@ -23,22 +22,22 @@ from partialsum.hardware.synthesis import synthesize
 from partialsum.hardware.units import FloatUnit
 
 
-def measure(point: Point, library: Library) -> Row:
+def measure(point: Point, library: Library, *, cache: bool = True) -> Row:
     """Synthesise one point and return its row."""
     design = point.design
     head = (point.kind, point.inputs, point.accumulator, point.chunk_adder, point.held_out)
     if point.kind == "adder":
-        return Row(*head, *_measure_adder(design, library))
+        return Row(*head, *_measure_adder(design, library, cache=cache))
     if point.kind == "unit":
-        netlist = synthesize(verilog(design), design.name, library)
+        netlist = synthesize(verilog(design), design.name, library, cache=cache)
         delay = netlist.longest_path() / library.fo4
         return Row(*head, round(netlist.area_ge, 2), netlist.gates, round(delay, 2), float("nan"), float("nan"))
-    m = measure_core(design, normal_stream(design), library)
+    m = measure_core(design, normal_stream(design), library, cache=cache)
     energies = (round(m.energy_functional, 1), round(m.energy_glitches, 1))
     return Row(*head, round(m.area_ge, 2), m.gates, round(m.delay_fo4, 2), *energies)
 
 
-def _measure_adder(design: Design, library: Library) -> tuple[float, int, float, float, float]:
+def _measure_adder(design: Design, library: Library, *, cache: bool) -> tuple[float, int, float, float, float]:
     """Measure the adder of chunk totals; its operands are sums of :data:`DEFAULT_LENGTH` normal products."""
     unit = design.unit
     assert isinstance(unit, FloatUnit)
@@ -55,11 +54,11 @@ def _measure_adder(design: Design, library: Library) -> tuple[float, int, float,
         totals.append(total)
         answers.append(answer)
         total = answer
-    netlist = synthesize(adder_source(design), f"{design.name}_adder", library)
+    netlist = synthesize(adder_source(design), f"{design.name}_adder", library, cache=cache)
     operands = {"a": pack(encode(addends, fmt), fmt.bits), "c": pack(encode(totals, fmt), fmt.bits)}
     result = unpack(settle(netlist, operands)[netlist.outputs["d"]], DEFAULT_STEPS)
     if wrong := int(np.count_nonzero(result != encode(answers, fmt))):
-        raise InputError(f"the netlist of the adder for {fmt} differs from the reference in {wrong} steps")
+        raise NetlistError(f"the netlist of the adder for {fmt} differs from the reference in {wrong} steps")
     activity = measure_activity(netlist, operands, DEFAULT_STEPS)
     delay = netlist.longest_path() / library.fo4
     return (

@@ -75,18 +75,18 @@ def measure(
         InputError: For arguments that mean nothing, a model that cannot be emulated, or no batch at all.
     """
     collector, signature = _prepare(policy, inputs, accumulators, samples, cost, seed)
-    loss_function = _parse_loss(loss)
+    loss_function = parse_loss(loss)
     path = None if resume is None else Path(resume)
     done = 0 if path is None or not path.exists() else _load(path, collector, signature)
     name = type(model).__name__
-    with collector.runner.running(), _as_it_was(model), attach(model, policy or Policy(), observer=collector):
+    with collector.runner.running(), as_it_was(model), attach(model, policy or Policy(), observer=collector):
         saved = -_SAVE_EVERY_S
         start, count = done, 0
         try:
             for count, batch in enumerate(batches, 1):
                 if count <= start:
                     continue
-                _run(model, batch, loss_function)
+                run_batch(model, batch, loss_function)
                 done = count
                 if progress is not None:
                     progress(done)
@@ -134,7 +134,8 @@ def _prepare(
     return Collector(runner, settings, plain=policy is None), signature
 
 
-def _parse_loss(loss: Any) -> Loss | None:
+def parse_loss(loss: Any) -> Loss | None:
+    """Return a loss by name or as it is given."""
     if loss is None or callable(loss):
         return loss  # type: ignore[no-any-return]
     if loss not in _LOSSES:
@@ -142,7 +143,7 @@ def _parse_loss(loss: Any) -> Loss | None:
     return _LOSSES[loss]
 
 
-def _run(model: nn.Module, batch: Any, loss: Loss | None) -> None:
+def run_batch(model: nn.Module, batch: Any, loss: Loss | None) -> None:
     """Run one batch forward and, where there is a loss, backward."""
     args, kwargs = _as_call(batch)
     if loss is not None:
@@ -173,7 +174,7 @@ def _as_call(batch: Any) -> tuple[list[Any], dict[str, Any]]:
 
 
 @contextmanager
-def _as_it_was(model: nn.Module) -> Iterator[None]:
+def as_it_was(model: nn.Module) -> Iterator[None]:
     """Give gradients and buffers back as they were, running statistics above all."""
     if not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch.nn.Module, got {type(model).__name__}")

@@ -15,6 +15,8 @@ from partialsum.report.style import FAINT, INK, MUTED, figure_style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from partialsum.theory.montecarlo import Simulation
+
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 """Okabe and Ito's blue, vermilion, bluish green and reddish purple."""
 _POINTS = 81
@@ -22,8 +24,13 @@ _SHORTEST, _LEAST_LONGEST = 16, 2**20
 _SNR_FLOOR = -5.0
 
 
-def draw_prediction(k: Sequence[int], accumulator: AnyAccumulator, summands: Summands) -> Figure:
-    """Return the figure: the accumulator with its other roundings (or promotion intervals), marks at ``k``."""
+def draw_prediction(
+    k: Sequence[int], accumulator: AnyAccumulator, summands: Summands, *, simulated: Simulation | None = None
+) -> Figure:
+    """Return the figure: the accumulator with its other roundings (or promotion intervals), marks at ``k``.
+
+    Where sums were ``simulated``, the marks are theirs, with 95 % confidence intervals.
+    """
     from matplotlib.figure import Figure
 
     lengths = _lengths(k)
@@ -39,8 +46,11 @@ def draw_prediction(k: Sequence[int], accumulator: AnyAccumulator, summands: Sum
             top = max(top, float(np.nanmax(shown, initial=0.0)))
             left.plot(lengths, shown, label=name, **look)
             right.plot(lengths, kept, label=name, **look)
-            if index == 0:
+            if index == 0 and simulated is None:
                 _mark(left, right, k, relative, summands)
+        if simulated is not None:
+            _mark_simulated(left, "snr_db", simulated)
+            _mark_simulated(right, "vrr", simulated)
         _add_formula(right, lengths, accumulator, summands)
         _finish(left, "SNR (dB)", (_SNR_FLOOR, max(top, 20.0) * 1.04))
         _finish(right, "VRR, share of the variance in the computed sum", None)
@@ -67,6 +77,16 @@ def _mark(left: Any, right: Any, k: Sequence[int], accumulator: AnyAccumulator, 
         if np.isfinite(level):
             text = f"{level:.1f} dB"
             left.annotate(text, (at, level), (5, 5), textcoords="offset points", fontsize=8.5, color=INK)
+
+
+def _mark_simulated(axes: Any, name: str, found: Simulation) -> None:
+    """Put a mark with its confidence interval at each simulated length."""
+    x, y = np.atleast_1d(found.k), np.atleast_1d(getattr(found, name))
+    low, high = (np.atleast_1d(end) for end in found.intervals[name])
+    told = np.isfinite(y) & np.isfinite(low) & np.isfinite(high)
+    error = np.stack([y - low, high - y])[:, told]
+    look = {"color": INK, "markersize": 4.5, "markerfacecolor": "white", "capsize": 3, "zorder": 5}
+    axes.errorbar(x[told], y[told], np.maximum(error, 0.0), fmt="o", label="simulated", **look)
 
 
 def _add_formula(

@@ -75,8 +75,13 @@ def _conditions(report: Report) -> tuple[str, ...]:
         "normal operands in these formats."
     )
     if criterion.kappa != 1:
-        return (f"{sentence} Sums are taken to have {criterion.kappa:g} of the variance of independent products.",)
-    return (f"{sentence} Sums that cancel keep 10·log10 κ dB less (option kappa).",)
+        return (
+            f"{sentence} Sums are taken to have κ = {criterion.kappa:g} of the variance of independent products.",
+        )
+    return (
+        f"{sentence} Sums that cancel, with κ < 1 of the variance of independent products, have 10·log10 κ dB less of "
+        f"it (option kappa).",
+    )
 
 
 def _kept_layers(report: Report, kept: KeptSummary, *, merge: bool) -> Section:

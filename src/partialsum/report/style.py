@@ -16,6 +16,9 @@ from partialsum.workloads.gemm import Pass
 PASS_COLOURS = {Pass.FORWARD: "#0072B2", Pass.GRAD_INPUT: "#009E73", Pass.GRAD_WEIGHT: "#D55E00"}
 """Okabe and Ito's blue, bluish green and vermilion: distinct with every common colour-vision deficiency."""
 
+COLOURS_OF_SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c564b", "#66707a")
+"""Okabe and Ito's, which colour-blind readers can tell apart, and two more."""
+
 INK = "#1b1f24"
 MUTED = "#66707a"
 FAINT = "#e3e6e9"

@@ -17,7 +17,7 @@ from partialsum.theory.products import ProductLaw
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-_TAIL_STEPS = 16
+_TAIL_STEPS = 8
 """Bins per octave among the large products."""
 
 

@@ -16,9 +16,11 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from partialsum.choices import Choice, parse_choice
+from partialsum.choices import parse_choice
 from partialsum.errors import InputError, did_you_mean
-from partialsum.formats import BlockFormat, FloatFormat, Format, IntFormat, parse_format
+from partialsum.formats import BlockFormat, FixedFormat, FloatFormat, Format, IntFormat, parse_format
+from partialsum.theory.blocks import block_law
+from partialsum.theory.shapes import Shape, cdf
 from partialsum.theory.spreading import spread
 
 Array = NDArray[np.float64]
@@ -27,26 +29,13 @@ _MOST_VALUES = 1600
 """More distinct products than this are represented by spread ones."""
 
 
-class Shape(Choice):
-    """The distribution that an operand has before it is quantised; each has unit variance unless said otherwise."""
-
-    NORMAL = "normal"
-    RELU = "relu"
-    """max(0, z) of a standard normal z: half of the values are zero."""
-    UNIFORM = "uniform"
-    LAPLACE = "laplace"
-    STUDENT3 = "student3"
-    """Student's t with 3 degrees of freedom, scaled to unit variance; infinite kurtosis before quantisation."""
-    LOGNORMAL = "lognormal"
-    """A random sign times a lognormal magnitude (log-σ 1), scaled to unit variance: kurtosis about 55."""
-
-
 @dataclass(frozen=True, slots=True)
 class Operand:
     """One factor of a product: a ``shape``, shifted by ``mean``, scaled by ``scale``, then quantised to ``format``.
 
     ``format`` None keeps it continuous. Integers are scaled by a further max/4, so that four standard deviations
-    meet the largest code; block formats have the scale of their block (:mod:`partialsum.theory.blocks`).
+    meet the largest code; block formats have the scale of their block, which multiplies each element before anything is
+    added (:mod:`partialsum.theory.blocks`).
     """
 
     format: Format | None
@@ -183,6 +172,17 @@ class ProductLaw:
         name, power = f"{factor:g}·({self.name})", self.error_power * factor**2
         return ProductLaw(values, self.weights, name, error, power, self.carries)
 
+    @classmethod
+    def from_histogram(cls, values: ArrayLike, probabilities: ArrayLike, name: str = "histogram") -> ProductLaw:
+        """Return the law of measured products: ``values`` in any order, repeats allowed, and how often each was seen."""
+        return histogram(values, probabilities, name)
+
+    @classmethod
+    def from_samples(cls, products: ArrayLike, name: str = "samples") -> ProductLaw:
+        """Return the law that gives every one of the sampled ``products`` the same probability."""
+        x = np.asarray(products, dtype=np.float64).ravel()
+        return histogram(x, np.ones_like(x), name)
+
 
 def product_law(a: Operand, b: Operand | None = None) -> ProductLaw:
     """Return the law of the product of two independent operands (``b`` defaults to one like ``a``)."""
@@ -191,10 +191,6 @@ def product_law(a: Operand, b: Operand | None = None) -> ProductLaw:
 
 @lru_cache(maxsize=64)
 def _product_law(a: Operand, b: Operand) -> ProductLaw:
-    if isinstance(a.format, BlockFormat) or isinstance(b.format, BlockFormat):
-        raise InputError(
-            f"product must be of single numbers, got {a.format} and {b.format}; predict block formats by their elements"
-        )
     (x, u), (y, v) = operand_law(a), operand_law(b)
     values, weights = np.multiply.outer(x, y).ravel(), np.multiply.outer(u, v).ravel()
     significands = np.multiply.outer(*(2 * np.abs(np.frexp(side)[0]) for side in (x, y))).ravel()
@@ -215,6 +211,8 @@ def _lattice(operand: Operand) -> float:
 
 def _man_bits(operand: Operand) -> int:
     fmt = operand.format
+    if isinstance(fmt, BlockFormat) and isinstance(fmt.scale, str):
+        return fmt.element.precision - 1
     return fmt.man_bits if isinstance(fmt, FloatFormat) else _CARRIER_MAN_BITS
 
 
@@ -230,22 +228,22 @@ def operand_law(operand: Operand) -> tuple[Array, Array]:
     """Return the values that an operand takes and their probabilities (nearest rounding, saturating)."""
     fmt = operand.format
     if isinstance(fmt, BlockFormat):
-        raise InputError(f"a block format's operand has no law of its own, got {fmt}")
+        return block_law(fmt, lambda x: cdf(operand.shape, x / operand.scale - operand.mean))
     scale = operand.scale * (fmt.max / 4 if isinstance(fmt, IntFormat) else 1.0)
     magnitudes = _magnitudes(fmt, scale * (1 + abs(operand.mean)))
     signed = not isinstance(fmt, IntFormat) or fmt.signed
     grid = np.concatenate([-magnitudes[:0:-1], magnitudes]) if signed else magnitudes
     edges = (grid[1:] + grid[:-1]) / 2
-    below = _cdf(operand.shape, edges / scale - operand.mean)
-    above = _cdf(operand.shape, operand.mean - edges / scale, mirrored=True)
-    cdf = np.concatenate([[0.0], below, [1.0]])
+    below = cdf(operand.shape, edges / scale - operand.mean)
+    above = cdf(operand.shape, operand.mean - edges / scale, mirrored=True)
+    lower = np.concatenate([[0.0], below, [1.0]])
     tail = np.concatenate([[1.0], above, [0.0]])
-    weights = np.where(grid < operand.mean * scale, np.diff(cdf), -np.diff(tail))  # differences of small tails
+    weights = np.where(grid < operand.mean * scale, np.diff(lower), -np.diff(tail))  # differences of small tails
     keep = weights > 1e-24
     return grid[keep], weights[keep] / weights[keep].sum()
 
 
-def _magnitudes(fmt: Format | None, scale: float) -> Array:
+def _magnitudes(fmt: FloatFormat | FixedFormat | IntFormat | None, scale: float) -> Array:
     """Return zero and the positive values of a format, or what stands for them in a wide one."""
     low, high = math.floor(math.log2(scale)) + _SMALLEST, math.floor(math.log2(scale)) + _LARGEST
     if isinstance(fmt, FloatFormat) and fmt.man_bits <= 4:
@@ -255,8 +253,6 @@ def _magnitudes(fmt: Format | None, scale: float) -> Array:
         steps = _WIDE_STEPS
         if fmt is not None:
             low, high = max(low, fmt.min_exponent), min(high, fmt.max_exponent)
-    elif isinstance(fmt, BlockFormat):
-        raise InputError(f"product must be of single numbers, got {fmt}")
     else:
         return np.arange(0.0, fmt.max + fmt.quantum / 2, fmt.quantum)
     binades = np.ldexp(1 + np.arange(steps) / steps, np.arange(low, high + 1)[:, None]).ravel()
@@ -265,28 +261,6 @@ def _magnitudes(fmt: Format | None, scale: float) -> Array:
         below = below if fmt.has_subnormals else below[:1]
         binades = binades[(binades <= fmt.max) & (binades >= fmt.smallest_normal)]
     return np.concatenate([below, binades])
-
-
-def _cdf(shape: Shape, x: Array, *, mirrored: bool = False) -> Array:
-    """Return P(X ≤ x), or with ``mirrored`` P(−X ≤ x): each accurate where it is small."""
-    from scipy import special
-
-    match shape:
-        case Shape.NORMAL:
-            return np.asarray(special.ndtr(x))
-        case Shape.RELU:
-            return np.where(x < 0, 0.0, special.ndtr(x)) if not mirrored else np.where(x < 0, special.ndtr(x), 1.0)
-        case Shape.UNIFORM:
-            return np.clip(0.5 + x / math.sqrt(12.0), 0.0, 1.0)
-        case Shape.LAPLACE:
-            tail = 0.5 * np.exp(-math.sqrt(2.0) * np.abs(x))
-            return np.asarray(np.where(x < 0, tail, 1.0 - tail))
-        case Shape.STUDENT3:
-            return np.asarray(special.stdtr(3, x * math.sqrt(3.0)))
-        case Shape.LOGNORMAL:
-            with np.errstate(divide="ignore"):
-                tail = 0.5 * special.ndtr(-(np.log(np.abs(x)) + 1.0))  # E[magnitude²] = e² before the scaling
-            return np.asarray(np.where(x < 0, tail, 1.0 - tail))
 
 
 _FACTOR = re.compile(r"(?:([a-z]+\d*):)?([^:*]+)")

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partialsum.formats import IntFormat
-from partialsum.theory.products import Operand, ProductLaw, Shape
+from partialsum.theory.products import Operand, ProductLaw
+from partialsum.theory.shapes import Shape
 
 Floats = NDArray[np.float32]
 

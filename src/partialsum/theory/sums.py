@@ -59,9 +59,20 @@ def _float_moments(acc: Accumulator, law: ProductLaw, k: Array) -> Moments:
     return _either(k, acc.chunk, parts, outer.at(np.maximum(k / acc.chunk, 1.0)))
 
 
+def nested_moments(acc: Accumulator, law: ProductLaw, k: float, levels: tuple[int, ...]) -> Moments:
+    """Return the moments of sums of ``k`` in nested chunks of ``levels`` products each, innermost first.
+
+    Every level multiplies the one before; all of them and the total add in the register of ``acc``.
+    """
+    rounder, size = register_rounder(acc), 1
+    for level in levels:
+        if level >= k:
+            break
+        law, size = _float_chain(rounder, law).law_at(level // size), level
+    return replace(_float_chain(rounder, law).at(np.array([max(k / size, 1.0)])), n=np.array([k]))
+
+
 def _aligned_moments(acc: AlignedAccumulator, law: ProductLaw, k: Array) -> Moments:
-    if acc.dot > 1:
-        raise InputError(f"accumulator {acc} adds block-scaled elements, for which there is no prediction")
     whole = acc.promote_every
     plain = replace(acc, promote_every=None)
     parts = _group_moments(plain, law, k if whole is None else np.minimum(k, whole))

@@ -26,7 +26,10 @@ _FARTHEST = 600.0
 
 
 class UpperTail:
-    """P(S ≥ x) for the sum S of ``n`` products, all multiples of ``step``, at half-way points x above its mean."""
+    """P(S ≥ x) for the sum S of ``n`` products, at points x above its mean.
+
+    Products are multiples of ``step`` and x lies half-way between two; with ``step`` 0 they are anything.
+    """
 
     def __init__(self, law: ProductLaw, n: float, step: float) -> None:
         self.mean, self.deviation = n * law.mean, math.sqrt(n * law.variance)
@@ -41,7 +44,8 @@ class UpperTail:
         second = weight @ law.values**2 / mass - first**2
         x, k = n * first, n * (np.log(mass) + shift)
         w = np.sqrt(np.maximum(2 * (t * x - k), 0.0))
-        u = 2 / step * np.sinh(np.minimum(t * step / 2, 300.0)) * np.sqrt(np.maximum(n * second, 1e-300))
+        slope = 2 / step * np.sinh(np.minimum(t * step / 2, 300.0)) if step > 0 else t
+        u = slope * np.sqrt(np.maximum(n * second, 1e-300))
         skew = float(law.weights @ (law.values - law.mean) ** 3) / law.variance**1.5
         with np.errstate(divide="ignore", invalid="ignore"):
             bracket = np.where(w > _CENTRE, 1 / u - 1 / w, -skew / 6 / math.sqrt(n))
@@ -63,7 +67,7 @@ class UpperTail:
 
 
 class SumLaw:
-    """The law of the sum of ``n`` products that are multiples of ``step``: probabilities at half-way points."""
+    """The law of the sum of ``n`` products, multiples of ``step`` or (0) anything: probabilities at half-way points."""
 
     def __init__(self, law: ProductLaw, n: float, step: float = 1.0) -> None:
         mirrored = ProductLaw(-law.values, law.weights)

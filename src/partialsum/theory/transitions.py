@@ -27,7 +27,7 @@ from partialsum.theory.standins import StandIns, deep_groups, deep_inside, even_
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-_BINS_PER_GAP = 2
+_BINS_PER_GAP = 1
 _BAND = MAX_REACH + 2
 
 
