@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 WIDTH = 10.6
 _SCATTER_HEIGHT = 4.9
 _LINE, _HEAD, _FOOT = 0.16, 0.8, 0.5
+_BAR = 2.6
+"""Height of the colour bar in inches, where the panels are higher."""
 _MOST_LINES = 110
 _LONGEST_NAME = 44
 _LEVELS = list(range(0, 65, 5))
@@ -93,7 +95,7 @@ def _scatter_widths(axes: Any, measurements: Measurements, widths: list[Any], ta
         ]
         for (x, y), count in Counter(pairs).items():
             axes.scatter(
-                x + shift[pass_], y, s=22 + 12 * count, color=PASS_COLOURS[pass_], alpha=0.75, linewidths=0
+                x + shift[pass_], y, s=18 + 40 * count**0.5, color=PASS_COLOURS[pass_], alpha=0.75, linewidths=0
             )
             if count > 1:
                 axes.annotate(
@@ -135,12 +137,19 @@ def draw_heat(measurements: Measurements, rounding: Rounding, chunk: int | None)
                 side.set_visible(False)
             panel.set_title(str(pass_), fontsize=10, fontweight="bold", color=PASS_COLOURS[pass_], loc="left")
             _outline(panel, values)
-        place = figure.add_axes((0.925, _FOOT / height, 0.013, 1 - (_HEAD + _FOOT) / height))
+        tall = min(_BAR, height - _HEAD - _FOOT)
+        place = figure.add_axes((0.925, 1 - (_HEAD + tall) / height, 0.013, tall / height))
         figure.colorbar(mesh, cax=place, extend="both", extendfrac="auto").set_label("SNR (dB)")
         how = f"{rounding.value.replace('_', ' ')}, {f'chunks of {chunk}' if chunk else 'plain sums'}"
         figure.text(0.01, 1 - 0.2 / height, f"Measured SNR, {how}", fontsize=10.5, fontweight="bold", va="center")
-        figure.text(0.01, 1 - 0.4 / height, "Red line: 20 dB", fontsize=8, color=MUTED, va="center")
+        figure.text(0.01, 1 - 0.4 / height, _legend(measurements, layers), fontsize=8, color=MUTED, va="center")
     return figure
+
+
+def _legend(measurements: Measurements, shown: list[str]) -> str:
+    layers = len({row.layer for row in measurements.rows})
+    some = f"; {len(shown)} of {layers} layers, evenly spaced" if len(shown) < layers else ""
+    return f"Red line: 20 dB{some}"
 
 
 def _snr_table(measurements: Measurements, layers: list[str], pass_: Pass, indices: list[int]) -> Any:
