@@ -162,6 +162,7 @@ def test_text_names_units_savings_and_what_is_left_out(
         "blocks.*.up",
         "×3",
         "Left out: memory, wires, the clock tree",
+        "Energies are those of dense, normal operands",
         "Where the numbers come from",
     ):
         assert words in text

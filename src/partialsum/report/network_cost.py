@@ -300,6 +300,10 @@ class _Maker:
         if left_out:
             notes.append(f"{left_out} GEMMs of layers with operand formats of their own are not in these numbers.")
         notes.append(
+            "Energies are those of dense, normal operands; products of zero switch less, in runs much less: "
+            "measure yours with partialsum synth --operands."
+        )
+        notes.append(
             "Counted: multiplication, addition, registers and control of the accumulating unit. Left out: memory, wires, "
             "the clock tree, and whatever feeds the unit."
         )
