@@ -59,6 +59,7 @@ def test_block_formats_without_a_name_of_their_own_round_trip(name: str) -> None
         ("e9m2", "exp_bits must be 1 to 8"),
         ("e5m24", "man_bits must be 0 to 23"),
         ("e8m23b200", "float32 carrier"),
+        ("block16(e2m1fn,e8m0+tensor)", "tensor_scale needs a scale that is a FloatFormat"),
         ("fp61", "unknown format 'fp61'; did you mean"),
         ("int99", "bits must be 2 to 24"),
         ("q20.20", "integer_bits"),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -24,3 +27,15 @@ def require_tool(name: str) -> None:
     if os.environ.get(REQUIRED):
         pytest.fail(f"{name} is missing, and {REQUIRED} is set", pytrace=False)
     pytest.skip(f"{name} is missing")
+
+
+def load_script(path: str) -> ModuleType:
+    """Return a script of this repository as a module; ``path`` is relative to the root."""
+    place = Path(__file__).parents[1] / path
+    spec = importlib.util.spec_from_file_location(f"script_{place.stem}", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

@@ -237,6 +237,8 @@ class BlockFormat:
             raise InputError(f"block must be at least 1, got {self.block}")
         if isinstance(self.scale, str) and self.scale != "e8m0":
             raise InputError(f"scale must be 'e8m0' or a FloatFormat, got {self.scale!r}")
+        if self.tensor_scale and isinstance(self.scale, str):
+            raise InputError("tensor_scale needs a scale that is a FloatFormat, got 'e8m0'")
 
     @property
     def bits(self) -> float:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import partialsum as ps
+from bits import assert_same_bits
 from oracles import same
-from partialsum.arithmetic import random
+from partialsum.arithmetic import native, random
 from partialsum.arithmetic.reference import quantize_reference
 from partialsum.arithmetic.reference_blocks import quantize_blocks_reference
 from partialsum.arithmetic.rounding import Target
@@ -97,3 +98,23 @@ def test_corners_of_scales() -> None:
     assert same(kept[:4], np.array([math.inf, -math.inf, math.nan, 3.0], np.float32))
     assert np.isnan(quantize_reference(mixed, "mxfp4")[:3]).all()
     assert quantize_reference(mixed, "mxfp4")[3] == 3.0
+
+
+@pytest.mark.parametrize("level", native.simd_levels())
+@pytest.mark.parametrize("name", ["nvfp4", "block16(e4m3fn,e4m3fn+tensor)", "block16(e3m2fn,e5m4)"])
+@pytest.mark.parametrize("rounding", ["nearest_even", "nearest_away", "toward_zero"])
+def test_quotients_beside_midpoints_fall_on_the_right_side(level: str, name: str, rounding: str) -> None:
+    """Scales that are no powers of two: numbers within an ulp of a number or a midpoint times its scales."""
+    fmt = ps.parse_format(name)
+    rng = np.random.default_rng(1)
+    blocks = rng.standard_normal((60, 16)).astype(np.float32) * 2.0 ** rng.integers(-6, 6, (60, 1))
+    blocks = blocks.astype(np.float32)
+    _, scales, tensor_scale = ps.quantize_blocks(blocks, fmt)
+    largest = np.abs(blocks).argmax(axis=1)
+    steps = 2.0 ** rng.integers(-fmt.element.man_bits - 3, 2, blocks.shape) * rng.integers(0, 32, blocks.shape)
+    exact = np.minimum(steps, fmt.element.max / 2) * scales.astype(float) * tensor_scale
+    beside = exact.astype(np.float32).view(np.int32) + rng.integers(-1, 2, blocks.shape, dtype=np.int32)
+    x = np.maximum(beside, 0).view(np.float32) * rng.choice(np.float32([-1, 1]), blocks.shape)
+    np.put_along_axis(x, largest[:, None], np.take_along_axis(blocks, largest[:, None], 1), 1)  # keeps the scales
+    with native.simd_level(level):
+        assert_same_bits(ps.quantize(x, fmt, rounding), quantize_reference(x, fmt, rounding))

@@ -59,6 +59,7 @@ def test_a_network(run: Run, table: Path, tmp_path: Path) -> None:
     assert "One unit that serves all passes" in result.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
     answer = json.loads(run("cost", table, "--density", "0.5", "--exp-bits", "7", "--json").stdout)
+    run("cost", table, "--first-layer-inputs", "fp16").assert_refused("every GEMM has operand formats of its own")
     assert answer["exp_bits"] == 7
     assert answer["units"][1]["accumulator"].startswith("e7m")
 
@@ -76,6 +77,7 @@ def test_a_unit_has_its_bar(run: Run, tmp_path: Path) -> None:
         (["gemms.csv", "--man-bits", "5..9"], "--man-bits prices a unit and cannot be given with a network"),
         (["--batch", "4"], "--batch needs a network: partialsum cost NETWORK"),
         (["--all"], "--all needs a network"),
+        (["--last-layer-inputs", "fp16"], "--last-layer-inputs needs a network"),
         (["-o", "cost.gif"], "a figure's file name must end in .svg, .png, .pdf, got 'cost.gif'"),
         (["-o", "nowhere/cost.png"], "cannot write 'nowhere/cost.png': the folder"),
         (["--man-bits", "5..x"], "man_bits must be a whole number"),

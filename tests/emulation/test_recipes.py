@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,20 +9,9 @@ import torch
 from torch import nn
 
 import partialsum as ps
+from tools import load_script
 
-
-def load_example() -> ModuleType:
-    path = Path(__file__).parents[2] / "examples" / "recipes.py"
-    spec = importlib.util.spec_from_file_location("example_recipes", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["example_recipes"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-EXAMPLE = load_example()
+EXAMPLE = load_script("examples/recipes.py")
 
 
 def build(name: str, task: str = "digits", **options: Any) -> ps.Recipe:

@@ -214,6 +214,34 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     assert [entry["step"] for entry in entries if "test_loss" in entry] == [5, 10, 12]
 
 
+def test_tensorboard_is_told_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+    import types
+
+    told: list[tuple[str, float, int]] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            assert (folder, purge_step) == (str(tmp_path / "tensorboard"), 0)
+
+        def __enter__(self) -> SummaryWriter:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            told.append((name, value, step))
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: find("torch" if name == "tensorboard" else name))
+    result = train(configure(), tmp_path)
+    assert ("test_accuracy", result["test_accuracy"], 12) in told
+    assert [step for name, _, step in told if name == "loss"] == list(range(1, 13))
+
+
 def test_a_folder_in_use_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("partialsum.experiments.folder._PATIENCE_S", 0.0)
     config = configure()

@@ -61,6 +61,8 @@ def cost(
     ] = None,
     density_file: Annotated[Path | None, typer.Option(help="Densities by layer and pass.")] = None,
     cutoff: Annotated[float, typer.Option(help="Largest normalised variance lost v.")] = 50.0,
+    first_layer_inputs: Annotated[str | None, typer.Option(help="Format of the first layer's operands.")] = None,
+    last_layer_inputs: Annotated[str | None, typer.Option(help="Format of the last layer's operands.")] = None,
     exp_bits: Annotated[int | None, typer.Option(help="Exponent bits of the accumulator.")] = None,
     each: Annotated[bool, typer.Option("--all", help="Give each layer its own line.")] = False,
     figures: Annotated[
@@ -101,6 +103,8 @@ def cost(
             grad_inputs=grad_inputs,
             density_file=density_file,
             cutoff=cutoff,
+            first_layer_inputs=first_layer_inputs,
+            last_layer_inputs=last_layer_inputs,
         )
     answer = network_cost(report, technology, exp_bits=exp_bits)
     _answer_network(answer, figures, as_json=as_json, each=each)
@@ -108,7 +112,8 @@ def cost(
 
 _UNIT_OPTIONS = ("accumulator", "man_bits", "rounding", "overflow", "product", "chunk_adder")
 _NETWORK_OPTIONS = (
-    *("batch", "seq", "shape", "grad_inputs", "density", "density_file", "cutoff", "exp_bits", "each"),
+    *("batch", "seq", "shape", "grad_inputs", "density", "density_file", "cutoff"),
+    *("first_layer_inputs", "last_layer_inputs", "exp_bits", "each"),
 )
 
 

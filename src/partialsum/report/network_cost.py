@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from partialsum.errors import InputError
-from partialsum.formats import FloatFormat, element_format, parse_format
+from partialsum.formats import BlockFormat, FloatFormat, element_format, parse_format
 from partialsum.hardware.cost import MacCost, mac_cost
 from partialsum.hardware.designs import ChunkAdder
 from partialsum.hardware.technology import Technology, parse_technology
@@ -296,9 +296,19 @@ class _Maker:
             notes.append(
                 f"The unit multiplies numbers of {self.unit}, which holds both {operands[0]} and {operands[1]}."
             )
+        settings = self.report.settings
+        blocks = [n for n in (settings.inputs, settings.grad_inputs) if isinstance(parse_format(n), BlockFormat)]
+        if blocks:
+            notes.append(
+                f"The scales of {' and '.join(dict.fromkeys(blocks))} are applied outside the unit, not counted."
+            )
         left_out = len(self.report.rows) - len(self.rows)
         if left_out:
             notes.append(f"{left_out} GEMMs of layers with operand formats of their own are not in these numbers.")
+        notes.append(
+            "Energies are those of dense, normal operands; products of zero switch less, in runs much less: "
+            "measure yours with partialsum synth --operands."
+        )
         notes.append(
             "Counted: multiplication, addition, registers and control of the accumulating unit. Left out: memory, wires, "
             "the clock tree, and whatever feeds the unit."
