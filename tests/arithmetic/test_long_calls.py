@@ -107,7 +107,7 @@ def test_memory_of_other_accumulators(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["h100-fp8", "mi300-fp16", "int20,saturate", "int32", "e8m22"])
 def test_ten_million_products_of_every_kind(name: str) -> None:
-    k = 10_000_000 if name != "e8m22" else 1_000_000
+    k = 1_000_000 if name in ("e8m22", "mi300-fp16") else 10_000_000
     a = np.resize(np.float32([3, -1, 2, 5, -7, 1, 0, 8]), (1, k))
     b = np.resize(np.float32([1, -1, 2, 1, -2]), (k, 1))
     want = gemm(a, b, name)
