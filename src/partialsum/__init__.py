@@ -66,6 +66,10 @@ _HOMES = {
     "NetworkCost": "report.network_cost",
     "network_cost": "report.network_cost",
     "Report": "report.result",
+    "datatype_bits": "theory.bounds",
+    "largest_l1_norm": "theory.bounds",
+    "likely_bits": "theory.bounds",
+    "weight_bits": "theory.bounds",
     "narrowest_chunked": "theory.chunks",
     "optimal_chunk": "theory.chunks",
     "GradientGemm": "theory.exponents",
@@ -198,6 +202,12 @@ if TYPE_CHECKING:
     )
     from partialsum.report.result import (
         Report as Report,
+    )
+    from partialsum.theory.bounds import (
+        datatype_bits as datatype_bits,
+        largest_l1_norm as largest_l1_norm,
+        likely_bits as likely_bits,
+        weight_bits as weight_bits,
     )
     from partialsum.theory.chunks import (
         narrowest_chunked as narrowest_chunked,

@@ -8,7 +8,7 @@ Three kinds: :class:`Accumulator` adds one exact product after another and round
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from partialsum.choices import Choice, parse_choice
 from partialsum.errors import InputError, did_you_mean
@@ -189,6 +189,10 @@ class AlignedAccumulator:
         name = _ACCUMULATOR_NAMES.get(self)
         if name is not None:
             return name
+        if self.promote_every is not None:
+            plain = _ACCUMULATOR_NAMES.get(replace(self, promote_every=None))
+            if plain is not None:
+                return f"{plain},promote_every={self.promote_every}"
         parts = ["aligned", f"fraction_bits={self.fraction_bits}", f"group={self.group}"]
         for key in (
             "alignment",

@@ -76,11 +76,13 @@ def test_one_sided_products_drift() -> None:
     layer = normal_linear(1024, 32)
     with torch.no_grad():
         layer.weight.abs_()
-    row = ps.measure(layer, [torch.rand(48, 1024)], inputs="e5m2,scale=tensor", accumulators=["e8m8"]).rows[0]
+    x = torch.rand(48, 1024, generator=torch.Generator().manual_seed(2))
+    row = ps.measure(layer, [x], inputs="e5m2,scale=tensor", accumulators=["e8m8"]).rows[0]
     mean, std = row.products.mean, row.products.std
     assert row.cancellation == 1
     assert row.path == pytest.approx(math.sqrt(2 * (1024 * mean**2 / 3) / (mean**2 + std**2)), rel=0.05)
-    assert row.order == pytest.approx(1, abs=0.01)
+    # a walk of 1024 strays by a few percent about its drift, the mean over 48 rows and 32 columns by about one
+    assert row.order == pytest.approx(1, abs=0.03)
 
 
 def test_sparse_products() -> None:

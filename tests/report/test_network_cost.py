@@ -110,6 +110,12 @@ def test_mixed_formats_are_served_by_one_that_holds_both() -> None:
     assert cost.options[1].cost.area_ge > network_cost(ps.analyze(small())).options[1].cost.area_ge * 0.9
 
 
+def test_blocks_are_priced_by_their_elements() -> None:
+    cost = network_cost(ps.analyze(small(), inputs="mxfp8_e4m3", grad_inputs="mxfp8_e5m2"))
+    assert [str(fmt) for fmt in cost.operands] == ["e5m3", "e5m3"]
+    assert "The scales of mxfp8_e4m3 and mxfp8_e5m2 are applied outside the unit, not counted." in cost.notes
+
+
 def test_layers_with_formats_of_their_own_are_left_out_and_named() -> None:
     report = ps.analyze(small(), first_layer_inputs="fp16", last_layer_inputs="fp16")
     cost = network_cost(report)

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 from importlib.resources import files
 from typing import Any
 
@@ -17,6 +19,8 @@ from networks import HOSTILE, linear
 from partialsum.report.laws import operands_snr_db
 from partialsum.report.phrases import percent
 from partialsum.report.result import Report
+from partialsum.theory.bounds import likely_bits
+from partialsum.theory.products import parse_product
 from partialsum.workloads.gemm import Workload
 from schemas import closed
 
@@ -92,6 +96,18 @@ def test_cancelling_sums_need_more() -> None:
     assert cancelling.kept.man_bits == ps.min_man_bits(96, method="evolution", target_snr_db=50)
 
 
+def test_a_mean_drifts_and_promotion_mends_it() -> None:
+    small = Workload("small", tuple(linear("fc", 64, 2048, 64)[:1]))
+    report = ps.analyze(small, inputs="e4m3fn", accumulator="h100-fp8", mean=0.5, target_snr_db=50)
+    (own,) = report.rows[0].units
+    assert own.snr_db == pytest.approx(ps.predict(2048, "h100-fp8", "e4m3fn", mean=0.5).snr_db)
+    assert own.snr_db < 20
+    assert own.interval_snr_db >= 50
+    assert own.interval is not None
+    assert "Products have a mean of 0.5 of their standard deviations" in str(report)
+    assert report.to_dict()["units"]["mean"] == 0.5
+
+
 def test_json_follows_its_schema(report: Report) -> None:
     schema = json.loads(files("partialsum.report").joinpath("schema.json").read_text(encoding="utf-8"))
     data = json.loads(report.to_json())
@@ -157,6 +173,52 @@ def test_what_the_operands_themselves_keep(formats: tuple[str, str], expected: f
     assert told == (None if expected is None else pytest.approx(expected, abs=0.6))
 
 
+def test_a_plain_analysis_loads_no_evolution() -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); import partialsum as ps; from networks import small;"
+        "str(ps.analyze(small())); print({'scipy', 'torch', 'matplotlib', 'partialsum.theory.evolution'} & {*sys.modules})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert result.stdout == "set()\n"
+
+
+def test_integer_operands_have_their_registers() -> None:
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(torch.nn.Linear(300, 4), torch.nn.ReLU(), torch.nn.Conv1d(1, 2, 3))
+    with torch.no_grad():
+        model[0].weight.fill_(0.0)[0, 0] = 0.5  # one weight in a row: ‖w‖₁ is the largest code, 127
+        model[2].weight.fill_(-1.0)  # three of the largest codes
+    report = ps.analyze(model, torch.zeros(8, 1, 300), inputs="int8")
+    forward = {row.layer: row.integer for row in report.rows if str(row.pass_) == "forward"}
+    assert [(forward[name].datatype, forward[name].weights) for name in ("0", "2")] == [(24, 15), (17, 17)]
+    for row in report.rows:
+        assert row.integer.likely == likely_bits(row.k, parse_product("int8*int8"))
+        assert row.integer.likely <= row.integer.datatype
+        assert (row.integer.weights is None) == (str(row.pass_) != "forward")
+    assert "A2Q" in str(report)
+    assert "Integer registers" in report.to_html()
+    data = json.loads(report.to_json())
+    schema = json.loads(files("partialsum.report").joinpath("schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(data, closed(schema))
+    assert next(csv.DictReader(io.StringIO(report.to_csv())))["integer_weights_bits"] == "15"
+    assert ps.analyze(network(), inputs="e5m2").rows[0].integer is None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "unit", "bits"),
+    [("mxfp8_e4m3", "b200-fp8", 7), ("mxfp4", "e8m7", 3), ("nvfp4", "e6m9", 3), ("nvfp4", "b200-fp4", 3)],
+)
+def test_block_formats(inputs: str, unit: str, bits: int) -> None:
+    small = Workload("small", tuple(linear("fc", 64, 256, 64)[:1]))
+    report = ps.analyze(small, inputs=inputs, accumulator=unit)
+    assert report.rows[0].product_man_bits == bits
+    assert report.rows[0].units[0].snr_db == pytest.approx(ps.predict(256, unit, inputs).snr_db)
+    sentence = (
+        f"{inputs}: a product is (element · scale) · (element · scale), so the scales of the blocks enter before"
+    )
+    assert any(sentence in assumption for assumption in report.assumptions)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -166,10 +228,16 @@ def test_what_the_operands_themselves_keep(formats: tuple[str, str], expected: f
             {"accumulator": "h100-fp8", "inputs": "bf16"},
             "h100-fp8 multiplies FP8 numbers and cannot take bf16 operands; give inputs that fit into 5 exponent and 3",
         ),
+        (
+            {"accumulator": "b200-fp4", "inputs": "mxfp8_e4m3"},
+            "b200-fp4 multiplies FP4 numbers and cannot take mxfp8",
+        ),
         ({"accumulator": "e6m9", "rounding": "up"}, "rounding only means something with method='evolution'"),
         ({"target_snr_db": 30}, "target_snr_db only means something with method='evolution' or an accumulator"),
         ({"kappa": 0.5}, "kappa only means something with method='evolution' or an accumulator, got 0.5"),
         ({"accumulator": "e6m9", "kappa": 0.0}, "kappa must be positive, got 0.0"),
+        ({"accumulator": "e6m9", "mean": float("inf")}, "mean must be finite, got inf"),
+        ({"mean": 0.5}, "mean only means something with method='evolution' or an accumulator, got 0.5"),
         ({"method": "evolution", "target_snr_db": -1}, "target_snr_db must be a number of dB"),
         ({"method": "monte"}, "method must be one of formula, evolution, got 'monte'"),
     ],

@@ -13,6 +13,7 @@ from partialsum.cli import (
     cost,
     curve,
     formats,
+    measure,
     predict,
     results,
     rtl,
@@ -37,6 +38,7 @@ app.command("bits")(bits.bits)
 app.command("cost")(cost.cost)
 app.command("curve")(curve.curve)
 app.command("formats")(formats.formats)
+app.command("measure")(measure.measure)
 app.command("predict")(predict.predict)
 app.command("results")(results.results)
 app.command("rtl")(rtl.rtl)

@@ -38,6 +38,7 @@ def analyze(  # typer reads the parameters; nobody calls this by position
     rounding: Rounding = None,
     target_snr: TargetSnr = None,
     kappa: options.Kappa = None,
+    mean: options.Mean = None,
     accumulator: options.Accumulators = None,
     each: options.Each = False,
     as_json: options.AsJson = False,
@@ -77,6 +78,7 @@ def analyze(  # typer reads the parameters; nobody calls this by position
             rounding=rounding,
             target_snr_db=target_snr,
             kappa=kappa,
+            mean=mean,
             accumulator=accumulator,
         )
     _write(report, html, plot)

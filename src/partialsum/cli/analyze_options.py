@@ -37,6 +37,7 @@ LastLayerInputs = Annotated[str | None, typer.Option(help="Format of the last la
 Kappa = Annotated[
     float | None, typer.Option(help="Var(exact sum) over that of independent products; below 1: sums cancel.")
 ]
+Mean = Annotated[float | None, typer.Option(help="Mean of a product in its standard deviations; sums then drift.")]
 Accumulators = Annotated[
     list[str] | None,
     typer.Option(

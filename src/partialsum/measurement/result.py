@@ -223,6 +223,12 @@ class Measurements:
 
         return table(self)
 
+    def to_html(self, *, target: str | Target = "snr=20", command: str | None = None) -> str:
+        """Return the page of the measurement: one self-contained HTML file."""
+        from partialsum.report.measured import render_measurements
+
+        return render_measurements(self, target=parse_target(target), command=command)
+
 
 def summarise(
     network: str,

@@ -10,7 +10,7 @@ from typing import Any
 
 from partialsum.accumulators import AnyAccumulator, Rounding
 from partialsum.errors import InputError
-from partialsum.formats import Format, parse_format, product_man_bits
+from partialsum.formats import Format, IntFormat, parse_format, product_man_bits
 from partialsum.report.assumptions import state_assumptions
 from partialsum.report.density import Density, describe_density, gemm_densities
 from partialsum.report.result import Report, Settings
@@ -41,6 +41,7 @@ def analyze(  # the four that people give most often may be positional
     rounding: str | Rounding | None = None,
     target_snr_db: float | None = None,
     kappa: float | None = None,
+    mean: float | None = None,
     accumulator: str | AnyAccumulator | Sequence[str | AnyAccumulator] | None = None,
 ) -> Report:
     """Return the accumulator widths that every GEMM of one training step of a network needs.
@@ -64,6 +65,7 @@ def analyze(  # the four that people give most often may be positional
         rounding: Of the register whose width is asked (evolution); nearest_even if None.
         target_snr_db: Signal-to-noise ratio to keep, 30 dB if None.
         kappa: Var(exact sum) over that of independent products, 1 if None; below 1, sums cancel.
+        mean: Mean of a (non-zero) product in its standard deviations, 0 if None; then sums drift.
         accumulator: Units on which to predict the SNR of every GEMM, and the promotion interval that keeps the target.
 
     Raises:
@@ -72,7 +74,7 @@ def analyze(  # the four that people give most often may be positional
     Source: ICLR 2019, arXiv 1901.06588, Theorem 1 and §4.
     """
     _check_numbers(chunk, cutoff)
-    asked = parse_asked(method, (rounding, target_snr_db, kappa), accumulator, chunk)
+    asked = parse_asked(method, (rounding, target_snr_db, (kappa, mean)), accumulator, chunk)
     formats = _Formats.parse(inputs, grad_inputs, first_layer_inputs, last_layer_inputs)
     workload = _load(model_or_name_or_path, example_inputs=example_inputs, batch=batch, seq=seq, shapes=shapes)
     if not workload.gemms:
@@ -80,6 +82,10 @@ def analyze(  # the four that people give most often may be positional
     densities = gemm_densities(workload.gemms, density, density_file)
     settings = formats.settings(chunk, cutoff, describe_density(density, density_file))
     report = _report(workload, formats, settings, densities)
+    if formats.integer:
+        from partialsum.report.integers import with_integers
+
+        report = with_integers(report, model_or_name_or_path)
     if asked is None:
         return report
     from partialsum.report.extension import extend
@@ -156,6 +162,13 @@ class _Formats:
             _parse_operand("grad_inputs", inputs if grad_inputs is None else grad_inputs),
             None if first_layer is None else _parse_operand("first_layer_inputs", first_layer),
             None if last_layer is None else _parse_operand("last_layer_inputs", last_layer),
+        )
+
+    @property
+    def integer(self) -> bool:
+        """Whether any operand is an integer."""
+        return any(
+            isinstance(fmt, IntFormat) for fmt in (self.inputs, self.grad_inputs, self.first_layer, self.last_layer)
         )
 
     def settings(self, chunk: int, cutoff: float, density: str) -> Settings:

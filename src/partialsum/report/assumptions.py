@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from partialsum.formats import BlockFormat, parse_format
 from partialsum.report.result import Settings
 
 SOURCES = (
@@ -31,6 +32,7 @@ def state_assumptions(settings: Settings, first_layer: str, last_layer: str) -> 
         _describe_operands(settings, first_layer, last_layer),
         f"{settings.density[0].upper()}{settings.density[1:]} (share of products that are not zero; it shortens "
         f"every sum in proportion).",
+        *_describe_blocks(settings),
         "The formula describes rounding to nearest. An accumulator that truncates, as many matrix units do, keeps "
         "far less at the same width.",
         "Products are taken as independent, with zero mean and equal variance. Sums that cancel or drift, such as "
@@ -38,6 +40,19 @@ def state_assumptions(settings: Settings, first_layer: str, last_layer: str) -> 
         "Retained variance is not signal-to-noise ratio: rounding noise that leaves the variance as it was is not "
         "counted as a loss.",
         "Exponent bits are not derived: no sum is taken to overflow or underflow (the paper uses six).",
+    )
+
+
+def _describe_blocks(settings: Settings) -> tuple[str, ...]:
+    """Say where the scale of a block format enters the sum, if there is one."""
+    names = (settings.inputs, settings.grad_inputs, settings.first_layer_inputs, settings.last_layer_inputs)
+    blocks = [name for name in dict.fromkeys(names) if name and isinstance(parse_format(name), BlockFormat)]
+    if not blocks:
+        return ()
+    return (
+        f"{' and '.join(blocks)}: a product is (element · scale) · (element · scale), so the scales of the blocks enter "
+        f"before the sum. Products are counted with the bits of the elements alone, as if scales were powers of two; a "
+        f"scale of NVFP4 has mantissa bits of its own, for which the formula makes no allowance.",
     )
 
 

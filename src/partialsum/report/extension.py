@@ -33,7 +33,7 @@ def extend(report: Report, asked: Asked) -> Report:
 def _kept(rows: Sequence[Row], criterion: Criterion) -> list[Kept]:
     found: dict[int, Kept] = {}
     for kind, own in rows_by_kind(rows).items():
-        answers = keep((_formula(row) for row in own), law_of(kind), criterion)
+        answers = keep((_formula(row) for row in own), law_of(kind, criterion.mean), criterion)
         found |= {id(row): answers[_formula(row)] for row in own}
     return [found[id(row)] for row in rows]
 

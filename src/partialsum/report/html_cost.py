@@ -12,6 +12,7 @@ from partialsum.report.cost_text import accumulator_name, band, break_even_lines
 from partialsum.report.network_cost import NetworkCost, UnitOption, network_cost
 from partialsum.report.result import Report
 from partialsum.report.style import inline_svg
+from partialsum.workloads.gemm import Pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def _lines(options: tuple[UnitOption, ...]) -> tuple[tuple[CostLine, ...], str]:
 def _passes(cost: NetworkCost) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return the energy of each pass of a training step, by way to add, in the unit of the training step."""
     scale, _ = energy_scale(max(option.training.high for option in cost.options))
-    energies = {pass_: [o.by_pass[pass_] for o in cost.options] for pass_ in cost.options[0].by_pass}
+    energies = {p: [option.by_pass[p] for option in cost.options] for p in Pass if p in cost.options[0].by_pass}
     return tuple(
         (str(pass_), tuple(band(energy.low / scale, energy.high / scale) for energy in row))
         for pass_, row in energies.items()
@@ -118,4 +119,5 @@ def _summary(cost: NetworkCost) -> str:
         area, energy = savings(best, cost.baseline)
         how = best.name.replace(", ", " and a ")
         text += f" With {how}, {best.man_bits} bits make it {area} times smaller and {energy} times cheaper."
-    return f"{text} Inputs are {cost.operands[0]}, {digits(cost.baseline.cost.area_ge)} GE with float32."
+    area = digits(cost.baseline.cost.area_ge)
+    return f"{text} The unit for {cost.operands[0]} operands with float32 accumulation has {area} gate equivalents (GE)."

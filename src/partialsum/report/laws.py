@@ -30,10 +30,13 @@ def rows_by_kind(rows: Iterable[Row]) -> dict[Kind, list[Row]]:
 
 
 @lru_cache(maxsize=64)
-def law_of(kind: Kind) -> ProductLaw:
-    """Return the law of the products of two independent standard normals in the kind's formats."""
+def law_of(kind: Kind, mean: float = 0.0) -> ProductLaw:
+    """Return the law of the products of two independent normals in the kind's formats.
+
+    They are standard normals, or both shifted so that a product has a ``mean`` of so many standard deviations.
+    """
     formats, density = kind
-    return parse_product(formats).with_density(density)
+    return parse_product(formats, mean).with_density(density)
 
 
 def operands_snr_db(a: str, b: str) -> float | None:

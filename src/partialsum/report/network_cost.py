@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from partialsum.errors import InputError
-from partialsum.formats import FloatFormat, element_format, parse_format
+from partialsum.formats import BlockFormat, FloatFormat, element_format, parse_format
 from partialsum.hardware.cost import MacCost, mac_cost
 from partialsum.hardware.designs import ChunkAdder
 from partialsum.hardware.technology import Technology, parse_technology
@@ -295,6 +295,12 @@ class _Maker:
         if operands[0] != operands[1]:
             notes.append(
                 f"The unit multiplies numbers of {self.unit}, which holds both {operands[0]} and {operands[1]}."
+            )
+        settings = self.report.settings
+        blocks = [n for n in (settings.inputs, settings.grad_inputs) if isinstance(parse_format(n), BlockFormat)]
+        if blocks:
+            notes.append(
+                f"The scales of {' and '.join(dict.fromkeys(blocks))} are applied outside the unit, not counted."
             )
         left_out = len(self.report.rows) - len(self.rows)
         if left_out:

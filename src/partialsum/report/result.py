@@ -64,12 +64,7 @@ class Report:
         if self.kept is not None:
             asked["evolution"] = self.kept.to_dict()
         if self.units and self.criterion is not None:
-            target, kappa = self.criterion.target_snr_db, self.criterion.kappa
-            asked["units"] = {
-                "target_snr_db": target,
-                "kappa": kappa,
-                "list": [unit.to_dict() for unit in self.units],
-            }
+            asked["units"] = {**self.criterion.asked, "list": [unit.to_dict() for unit in self.units]}
         return {
             "schema": SCHEMA,
             "version": __version__,

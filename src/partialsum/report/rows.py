@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from partialsum.report.snr_rows import Kept, UnitSnr
+from partialsum.report.snr_rows import IntegerBits, Kept, UnitSnr
 from partialsum.workloads.gemm import Pass, Unanalysed
 
 SCHEMA = "partialsum/report/1"
@@ -22,7 +22,8 @@ class Row:
     Widths are stored mantissa bits of the accumulator: ``man_bits`` adding plainly, ``man_bits_chunked`` in chunks
     of ``chunk``, ``best_man_bits`` with the best power-of-two chunk, ``best_chunk``. ``ln_v`` and ``ln_v_chunked``
     are what is lost at those widths, ln v = n (1 - VRR), to be held against the logarithm of the cutoff.
-    ``kept`` has the widths by information and ``units`` the SNR on given units, where they were asked for.
+    ``kept`` has the widths by information and ``units`` the SNR on given units, where they were asked for;
+    ``integer`` has the registers for integer operands.
     """
 
     layer: str
@@ -47,12 +48,15 @@ class Row:
     note: str = ""
     kept: Kept | None = None
     units: tuple[UnitSnr, ...] = ()
+    integer: IntegerBits | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row under the names of the JSON report."""
         data = {name: getattr(self, field) for name, field in zip(COLUMNS, _FIELDS, strict=True)}
         if self.kept is not None:
             data["evolution"] = self.kept.to_dict()
+        if self.integer is not None:
+            data["integer"] = self.integer.to_dict()
         if self.units:
             data["units"] = [unit.to_dict() for unit in self.units]
         return data
@@ -62,12 +66,14 @@ class Row:
         line = {name: getattr(self, field) for name, field in zip(COLUMNS, _FIELDS, strict=True)}
         if self.kept is not None:
             line |= {f"evolution_{name}": value for name, value in self.kept.to_dict().items()}
+        if self.integer is not None:
+            line |= {f"integer_{name}_bits": value for name, value in self.integer.to_dict().items()}
         for unit in self.units:
             line |= {f"{unit.unit} {name}": value for name, value in unit.to_dict().items() if name != "unit"}
         return line
 
 
-_FIELDS = tuple(field.name for field in fields(Row) if field.name not in ("kept", "units"))
+_FIELDS = tuple(field.name for field in fields(Row) if field.name not in ("kept", "units", "integer"))
 COLUMNS = tuple(name.removesuffix("_") for name in _FIELDS)
 """Column names of the CSV, and keys of a GEMM in the JSON report; what is asked beside comes after them."""
 

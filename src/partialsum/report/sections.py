@@ -33,7 +33,9 @@ class Section:
 
 
 def report_sections(report: Report, *, merge: bool = True) -> Iterator[Section]:
-    """Yield the sections that were asked for; none for a plain analysis."""
+    """Yield the sections that were asked for, and those of integer operands; none for a plain analysis."""
+    if any(row.integer is not None for row in report.rows):
+        yield _integers(report, merge=merge)
     if report.kept is not None:
         yield _kept_headline(report, report.kept)
         yield _kept_layers(report, report.kept, merge=merge)
@@ -42,6 +44,27 @@ def report_sections(report: Report, *, merge: bool = True) -> Iterator[Section]:
         intervals = _unit_intervals(report)
         if intervals.lines:
             yield intervals
+
+
+def _integers(report: Report, *, merge: bool) -> Section:
+    lines = []
+    for names, row in _distinct([row for row in report.rows if row.integer is not None], merge=merge):
+        own = row.integer
+        assert own is not None
+        bits = (own.datatype, own.weights, own.likely)
+        lines.append((*names, *("–" if width is None else str(width) for width in bits)))
+    return Section(
+        "Integer registers (bits in all, sign included)",
+        (
+            "By type: no values overflow (A2Q, arXiv 2308.13504). By weights: no inputs overflow with this network's "
+            "weights, rounded channel by channel; only a module that is given with its weights has them. Likely: "
+            "independent sums of normal operands, four standard deviations at the largest code, overflow at most "
+            "once in a billion.",
+        ),
+        (*_NAMES, "by type\nbits", "by weights\nbits", "likely\nbits"),
+        tuple(lines),
+        names=3,
+    )
 
 
 def _kept_headline(report: Report, kept: KeptSummary) -> Section:
@@ -70,17 +93,20 @@ def _bits(need: KeptNeed) -> tuple[str, str]:
 def _conditions(report: Report) -> tuple[str, ...]:
     criterion = report.criterion
     assert criterion is not None
+    kind = "independent zero-mean" if criterion.mean == 0 else "independent"
     sentence = (
-        "SNR: variance of the exact sum over the mean squared error of the computed one, for independent zero-mean "
-        "normal operands in these formats."
+        f"SNR: variance of the exact sum over the mean squared error of the computed one, for {kind} normal operands "
+        f"in these formats."
     )
+    if criterion.mean:
+        sentence += f" Products have a mean of {criterion.mean:g} of their standard deviations."
     if criterion.kappa != 1:
-        return (
-            f"{sentence} Sums are taken to have κ = {criterion.kappa:g} of the variance of independent products.",
-        )
+        sentence += f" Sums are taken to have κ = {criterion.kappa:g} of the variance of independent products."
+    if criterion.mean or criterion.kappa != 1:
+        return (sentence,)
     return (
         f"{sentence} Sums that cancel, with κ < 1 of the variance of independent products, have 10·log10 κ dB less of "
-        f"it (option kappa).",
+        f"it (option kappa). Products with a mean lose far more where a unit truncates (option mean).",
     )
 
 
@@ -124,9 +150,13 @@ def _distinct(rows: Sequence[Row], *, merge: bool) -> Iterator[tuple[tuple[str, 
         shown = set()
         for pass_ in Pass:
             for row in group.rows:
-                if row.pass_ is pass_ and (pass_, row.k, row.kept, row.units) not in shown:
-                    shown.add((pass_, row.k, row.kept, row.units))
+                if row.pass_ is pass_ and _shown(row) not in shown:
+                    shown.add(_shown(row))
                     yield (group.name, count, str(pass_), f"{row.k:,}"), row
+
+
+def _shown(row: Row) -> tuple[object, ...]:
+    return row.pass_, row.k, row.kept, row.units, row.integer
 
 
 def _unit_layers(report: Report, *, merge: bool) -> Section:

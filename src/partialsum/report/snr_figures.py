@@ -94,7 +94,7 @@ def draw_units(report: Report) -> Figure:
 
 def _unit_curve(ax: Any, report: Report, unit: Unit, longest: Row, lengths: Any, colour: str) -> float:
     assert report.criterion is not None
-    snr = np.asarray(predict(lengths, unit.accumulator, law_of(kind_of(longest))).snr_db)
+    snr = np.asarray(predict(lengths, unit.accumulator, law_of(kind_of(longest), report.criterion.mean)).snr_db)
     shown = np.array([told_db(float(value)) or np.nan for value in snr + report.criterion.kappa_db])
     ax.plot(lengths, shown, color=colour, linewidth=1.8, label=unit.name)
     return float(np.nanmax(shown, initial=0.0))

@@ -46,12 +46,14 @@ class Criterion:
     """What is asked of a sum: this signal-to-noise ratio with this rounding, whole and in chunks of ``chunk``.
 
     ``kappa`` is Var(exact sum) over that of independent products: the sum has so much less signal for its noise.
+    ``mean`` is the mean of a product in its standard deviations.
     """
 
     rounding: Rounding
     target_snr_db: float
     chunk: int
     kappa: float = 1.0
+    mean: float = 0.0
 
     @property
     def independent_snr_db(self) -> float:
@@ -65,20 +67,33 @@ class Criterion:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the criterion under the names of the JSON report."""
-        return {"rounding": str(self.rounding), "target_snr_db": self.target_snr_db, "kappa": self.kappa}
+        return {"rounding": str(self.rounding), **self.asked}
+
+    @property
+    def asked(self) -> dict[str, float]:
+        """What is asked of every accumulator, whatever it rounds like."""
+        return {"target_snr_db": self.target_snr_db, "kappa": self.kappa, "mean": self.mean}
+
+
+Statistics = tuple[float | None, float | None]
+"""κ and the mean of a product in its standard deviations; None for independent products without a mean."""
 
 
 def make_criterion(
-    target_snr_db: float | None, rounding: str | Rounding | None, chunk: int, kappa: float | None = None
+    target_snr_db: float | None, rounding: str | Rounding | None, chunk: int, statistics: Statistics = (None, None)
 ) -> Criterion:
     """Return the criterion that a caller's arguments mean; :class:`InputError` for impossible ones."""
     mode = parse_choice(Rounding, rounding or Rounding.NEAREST_EVEN, "rounding")
     target = arguments.target_snr_db(USUAL_TARGET_DB if target_snr_db is None else target_snr_db)
     arguments.chunks(chunk)
-    factor = 1.0 if kappa is None else kappa
-    if not (math.isfinite(factor) and factor > 0):
+    kappa, mean = (
+        usual if given is None else float(given) for given, usual in zip(statistics, (1, 0), strict=True)
+    )
+    if not (math.isfinite(kappa) and kappa > 0):
         raise InputError(f"kappa must be positive, got {kappa}")
-    return Criterion(mode, target, chunk, float(factor))
+    if not math.isfinite(mean):
+        raise InputError(f"mean must be finite, got {mean}")
+    return Criterion(mode, target, chunk, float(kappa), float(mean))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +109,19 @@ class Kept(_Named):
     snr_db_chunked: float | None
     formula_snr_db: float | None
     formula_snr_db_chunked: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerBits(_Named):
+    """Bits of an integer register for one GEMM: A2Q's bound by data types, that by weights, and the likely width.
+
+    ``weights`` is None where no weights are known; ``likely`` is the fewest bits of which independent sums overflow
+    at most once in a billion, None beyond 64.
+    """
+
+    datatype: int
+    weights: int | None
+    likely: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +221,11 @@ class Asked:
 
 def parse_asked(
     method: str | WidthMethod,
-    criterion: tuple[str | Rounding | None, float | None, float | None],
+    criterion: tuple[str | Rounding | None, float | None, Statistics],
     accumulator: str | AnyAccumulator | Sequence[str | AnyAccumulator] | None,
     chunk: int,
 ) -> Asked | None:
-    """Return what a caller asks by ``method``, (rounding, target, κ) and accumulators; None for nothing."""
+    """Return what a caller asks by ``method``, (rounding, target, statistics) and accumulators; None for nothing."""
     by_information = parse_choice(WidthMethod, method, "method") is WidthMethod.EVOLUTION
     given: Sequence[str | AnyAccumulator]
     if accumulator is None:
@@ -210,16 +238,16 @@ def parse_asked(
     names = [unit.name for unit in units]
     if len(set(names)) < len(names):
         raise InputError(f"accumulator names {max(names, key=names.count)!r} twice")
-    rounding, target_snr_db, kappa = criterion
+    rounding, target_snr_db, statistics = criterion
     if rounding is not None and not by_information:
         raise InputError(
             f"rounding only means something with method='evolution'; an accumulator has its own, got {rounding!r}"
         )
     if not by_information and not units:
-        for name, value in (("target_snr_db", target_snr_db), ("kappa", kappa)):
+        for name, value in zip(("target_snr_db", "kappa", "mean"), (target_snr_db, *statistics), strict=True):
             if value is not None:
                 raise InputError(
                     f"{name} only means something with method='evolution' or an accumulator, got {value!r}"
                 )
         return None
-    return Asked(make_criterion(target_snr_db, rounding, chunk, kappa), by_information, units)
+    return Asked(make_criterion(target_snr_db, rounding, chunk, statistics), by_information, units)

@@ -16,7 +16,7 @@ from partialsum.report.rows import Row
 from partialsum.report.snr_rows import Criterion, Unit, UnitSnr, UnitSummary, told_db
 from partialsum.theory.predict import predict
 
-_OPERANDS = {"fp8": (5, 3), "fp16": (5, 10), "bf16": (8, 7)}
+_OPERANDS = {"fp4": (2, 1), "fp8": (5, 3), "fp16": (5, 10), "bf16": (8, 7), "tf32": (8, 10)}
 """Exponent and mantissa bits that the units of chips take, by the end of their names."""
 _SHOWN = (128, 512, 2048, 8192)
 """Promotion intervals whose SNR a report shows."""
@@ -53,7 +53,7 @@ class _Fit:
     """One unit and one kind of products."""
 
     def __init__(self, unit: Unit, kind: Kind, criterion: Criterion) -> None:
-        self._unit, self._law, self._criterion = unit, law_of(kind), criterion
+        self._unit, self._law, self._criterion = unit, law_of(kind, criterion.mean), criterion
         self._snr: dict[tuple[int, int], float] = {}
 
     def all(self, lengths: Sequence[int]) -> dict[int, UnitSnr]:

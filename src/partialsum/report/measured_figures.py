@@ -1,0 +1,195 @@
+"""The figures of a measurement: predicted against measured, and the SNR of every layer over the width."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from partialsum.accumulators import Accumulator, Rounding
+from partialsum.report.style import FAINT, INK, MUTED, PASS_COLOURS, figure_style
+from partialsum.workloads.gemm import Pass
+
+if TYPE_CHECKING:
+    from partialsum.measurement.result import Measurements
+
+WIDTH = 10.6
+_SCATTER_HEIGHT = 4.9
+_LINE, _HEAD, _FOOT = 0.16, 0.8, 0.5
+_BAR = 2.6
+"""Height of the colour bar in inches, where the panels are higher."""
+_MOST_LINES = 110
+_LONGEST_NAME = 44
+_LEVELS = list(range(0, 65, 5))
+_BORDER_DB = 20.0
+
+
+def draw_scatter(
+    measurements: Measurements,
+    expected: dict[str, list[float]],
+    widths: list[tuple[int | None, int | None]],
+    man_bits: int,
+    target: str,
+) -> Figure:
+    """Return predicted against measured: SNR at one width, and the width for the target against the formula's.
+
+    ``expected`` gives each rounding's expected SNR per row, ``widths`` (formula's, measured) per row.
+    """
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, _SCATTER_HEIGHT))
+        left, right = figure.subplots(1, 2)
+        figure.subplots_adjust(left=0.07, right=0.985, top=0.9, bottom=0.12, wspace=0.2)
+        _scatter_snr(left, measurements, expected, man_bits)
+        _scatter_widths(right, measurements, widths, target)
+    return figure
+
+
+def _scatter_snr(axes: Any, measurements: Measurements, expected: dict[str, list[float]], man_bits: int) -> None:
+    ends = [0.0, 10.0]
+    for rounding, values in expected.items():
+        index = measurements.widths(rounding)[man_bits]
+        for pass_ in Pass:
+            points = [
+                (x, row.qualities[index].snr_db)
+                for x, row in zip(values, measurements.rows, strict=True)
+                if row.pass_ is pass_ and np.isfinite(row.qualities[index].snr_db.value) and np.isfinite(x)
+            ]
+            if not points:
+                continue
+            x, y = [p[0] for p in points], [p[1].value for p in points]
+            margin = [min(p[1].margin, 30.0) for p in points]
+            colour, nearest = PASS_COLOURS[pass_], rounding == "nearest_even"
+            axes.errorbar(
+                x,
+                y,
+                margin,
+                fmt="o" if nearest else "s",
+                ms=4.5,
+                mfc=colour if nearest else "white",
+                mec=colour,
+                ecolor=colour,
+                elinewidth=0.6,
+                alpha=0.85,
+                label=f"{pass_}, {rounding.replace('_', ' ')}",
+            )
+            ends += [*x, *y]
+    low, high = min(ends) - 2, max(ends) + 2
+    axes.plot([low, high], [low, high], color=INK, lw=0.8, zorder=0)
+    axes.set(xlim=(low, high), ylim=(low, high), xlabel="predicted SNR, independent products (dB)")
+    axes.set_ylabel("measured SNR (dB)")
+    axes.set_title(f"SNR with {man_bits} mantissa bits, plain sums", loc="left", fontsize=10.5, fontweight="bold")
+    axes.grid(color=FAINT, lw=0.6)
+    axes.legend(fontsize=7.5, frameon=False, loc="upper left")
+
+
+def _scatter_widths(axes: Any, measurements: Measurements, widths: list[Any], target: str) -> None:
+    ends = [4, 10]
+    shift = dict(zip(Pass, (-0.14, 0.0, 0.14), strict=True))
+    for pass_ in Pass:
+        pairs = [
+            pair
+            for pair, row in zip(widths, measurements.rows, strict=True)
+            if row.pass_ is pass_ and None not in pair
+        ]
+        for (x, y), count in Counter(pairs).items():
+            axes.scatter(
+                x + shift[pass_], y, s=18 + 40 * count**0.5, color=PASS_COLOURS[pass_], alpha=0.75, linewidths=0
+            )
+            if count > 1:
+                axes.annotate(
+                    str(count), (x + shift[pass_], y), fontsize=6.5, color="white", ha="center", va="center"
+                )
+            ends += [x, y]
+    low, high = min(ends) - 0.7, max(ends) + 0.7
+    axes.plot([low, high], [low, high], color=INK, lw=0.8, zorder=0)
+    axes.set(xlim=(low, high), ylim=(low, high), xlabel="mantissa bits by the 2019 formula (v < 50)")
+    axes.set_ylabel(f"narrowest measured with {target}, nearest even")
+    axes.set_title("Width, plain sums", loc="left", fontsize=10.5, fontweight="bold")
+    axes.grid(color=FAINT, lw=0.6)
+
+
+def draw_heat(measurements: Measurements, rounding: Rounding, chunk: int | None) -> Figure:
+    """Return the measured SNR of every GEMM over the width: a line per layer, a panel per pass."""
+    from matplotlib import colormaps
+    from matplotlib.colors import BoundaryNorm
+
+    widths = measurements.widths(rounding, chunk)
+    layers = _thin(list(dict.fromkeys(row.layer for row in measurements.rows)))
+    passes = [pass_ for pass_ in Pass if any(row.pass_ is pass_ for row in measurements.rows)]
+    height = len(layers) * _LINE + _HEAD + _FOOT
+    colours = colormaps["viridis"].resampled(len(_LEVELS) + 1)
+    norm = BoundaryNorm(_LEVELS, colours.N, extend="both")
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, height))
+        axes = figure.subplots(1, len(passes), squeeze=False, sharey=True)[0]
+        figure.subplots_adjust(left=0.27, right=0.9, top=1 - _HEAD / height, bottom=_FOOT / height, wspace=0.06)
+        mesh: Any = None
+        for panel, pass_ in zip(axes, passes, strict=True):
+            values = _snr_table(measurements, layers, pass_, list(widths.values()))
+            mesh = panel.pcolormesh(values, cmap=colours, norm=norm, edgecolors="white", linewidth=0.4)
+            panel.set_xticks(np.arange(len(widths)) + 0.5, list(map(str, widths)), fontsize=7)
+            panel.set_yticks(np.arange(len(layers)) + 0.5, [_short(layer) for layer in layers], fontsize=6.5)
+            panel.set(xlabel="mantissa bits", ylim=(len(layers), 0))
+            panel.tick_params(length=0)
+            for side in panel.spines.values():
+                side.set_visible(False)
+            panel.set_title(str(pass_), fontsize=10, fontweight="bold", color=PASS_COLOURS[pass_], loc="left")
+            _outline(panel, values)
+        tall = min(_BAR, height - _HEAD - _FOOT)
+        place = figure.add_axes((0.925, 1 - (_HEAD + tall) / height, 0.013, tall / height))
+        figure.colorbar(mesh, cax=place, extend="both", extendfrac="auto").set_label("SNR (dB)")
+        how = f"{rounding.value.replace('_', ' ')}, {f'chunks of {chunk}' if chunk else 'plain sums'}"
+        figure.text(0.01, 1 - 0.2 / height, f"Measured SNR, {how}", fontsize=10.5, fontweight="bold", va="center")
+        figure.text(0.01, 1 - 0.4 / height, _legend(measurements, layers), fontsize=8, color=MUTED, va="center")
+    return figure
+
+
+def _legend(measurements: Measurements, shown: list[str]) -> str:
+    layers = len({row.layer for row in measurements.rows})
+    some = f"; {len(shown)} of {layers} layers, evenly spaced" if len(shown) < layers else ""
+    return f"Red line: 20 dB{some}"
+
+
+def _snr_table(measurements: Measurements, layers: list[str], pass_: Pass, indices: list[int]) -> Any:
+    """Return SNR [layer, width]; masked where a layer has no such pass, large where sums were exact."""
+    values = np.full((len(layers), len(indices)), np.nan)
+    for row in measurements.rows:
+        if row.pass_ is pass_ and row.layer in layers:
+            snr = [row.qualities[index].snr_db.value for index in indices]
+            values[layers.index(row.layer)] = np.where(np.isposinf(snr), 1e3, snr)
+    return np.ma.masked_invalid(values)
+
+
+def _outline(panel: Any, values: Any) -> None:
+    """Draw the border between cells under and over 20 dB."""
+    over = np.ma.filled(values, np.nan) >= _BORDER_DB
+    under = np.ma.filled(values, np.nan) < _BORDER_DB
+    for line, column in np.argwhere(over[:, 1:] & under[:, :-1]):
+        panel.plot([column + 1, column + 1], [line, line + 1], color="#d62728", lw=1.4)
+
+
+def _thin(layers: list[str]) -> list[str]:
+    """Return evenly spaced ones of more layers than a page holds."""
+    if len(layers) <= _MOST_LINES:
+        return layers
+    return [layers[round(index)] for index in np.linspace(0, len(layers) - 1, _MOST_LINES)]
+
+
+def _short(name: str) -> str:
+    if len(name) <= _LONGEST_NAME:
+        return name or "(model)"
+    half = _LONGEST_NAME // 2
+    return f"{name[: half - 1]}…{name[-half:]}"
+
+
+def plain_accumulators(measurements: Measurements) -> list[Rounding]:
+    """Return the roundings that were measured with plain sums."""
+    return list(
+        dict.fromkeys(
+            accumulator.rounding
+            for accumulator in measurements.accumulators
+            if isinstance(accumulator, Accumulator) and accumulator.chunk is None
+        )
+    )
