@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "bindings_common.hpp"
-#include "choice.hpp"
+#include "partialsum/facts.hpp"
 #include "convolution_bindings.hpp"
 #include "device_bindings.hpp"
 #include "dispatch.hpp"

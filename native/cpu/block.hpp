@@ -4,9 +4,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "choice.hpp"
 #include "integer.hpp"
 #include "pack.hpp"
+#include "partialsum/choice.hpp"
 #include "tile.hpp"
 #include "unit.hpp"
 
@@ -347,8 +347,6 @@ private:
         }
     }
 
-    static constexpr int32_t no_lowest = 1000;
-    static constexpr int32_t max_exponent = 1000;
 
     const Block& block_;
     const Rule& rule_;

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "engine.hpp"
+#include "partialsum/facts.hpp"
 #include "partialsum/random.hpp"
 #include "partialsum/patches.hpp"
 
@@ -286,20 +287,13 @@ struct Bounds {
     }
 
     Census census() const {
-        constexpr int32_t bias = 127, man_bits = 23, none = 1000;
         uint32_t lowest_bit = 0x7F800000u, widest = 0;
         for (int lane = 0; lane < wide; ++lane) {
             lowest_bit = lowest_bit < least[lane] ? lowest_bit : least[lane];
             widest = widest > span[lane] ? widest : span[lane];
         }
-        const auto largest = same_bits<uint32_t>(largest_magnitude());
-        if (largest == 0) return {-none, none, 0, true};
-        // Subnormal numbers have no exponent to subtract: claim all that float32 could hold.
-        const bool subnormal = lowest_bit < 0x00800000u;
-        const int32_t highest = static_cast<int32_t>(largest >> man_bits) - bias;
-        const int32_t lowest = subnormal ? -149 : static_cast<int32_t>(lowest_bit >> man_bits) - bias;
-        const int32_t significant = subnormal ? 24 : static_cast<int32_t>(widest >> man_bits) + 1;
-        return {highest, lowest, significant, largest < 0x7F800000u};
+        const Numbers all = numbers_of(same_bits<uint32_t>(largest_magnitude()), lowest_bit, widest);
+        return {all.highest, all.lowest, all.significant, all.finite};
     }
 };
 

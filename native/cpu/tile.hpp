@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "choice.hpp"
+#include "partialsum/facts.hpp"
 #include "engine.hpp"
 
 namespace partialsum {

@@ -4,7 +4,7 @@
 
 #include <immintrin.h>
 
-#include "steps.hpp"
+#include "partialsum/steps.hpp"
 #include "tile.hpp"
 
 namespace partialsum {

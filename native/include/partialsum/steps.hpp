@@ -1,9 +1,9 @@
 // Steps of an accumulator, s = round(s + a * b), in whatever lanes a processor has: L is Lanes32 or Lanes64 of
-// lanes_avx512.hpp or lanes_avx2.hpp. Each gives the headers' bits for the data that choice.cpp admits it for;
+// lanes_avx512.hpp or lanes_avx2.hpp, or a lane of cuda/lanes.cuh. Each gives the headers' bits for the data that choice.hpp admits it for;
 // docs/exactness.md has the proofs, by the same theorem numbers.
 #pragma once
 
-#include "tile.hpp"
+#include "partialsum/rule.hpp"
 
 namespace partialsum {
 inline namespace PARTIALSUM_VARIANT {

@@ -1,20 +1,60 @@
-#include "choice.hpp"
+// Which kernels are provably exact for given data. docs/exactness.md has the proofs, by the same numbers.
+#pragma once
 
-#include <algorithm>
-#include <cmath>
+#include "partialsum/facts.hpp"
 
 namespace partialsum {
-
-namespace {
+inline namespace PARTIALSUM_VARIANT {
 
 constexpr int float32_precision = 24, float64_precision = 53;
 constexpr int float32_lowest = -149;
 constexpr int float32_man_bits = 23, float64_man_bits = 52;
 constexpr int float32_min_exponent = -126;
 
-double power(int exponent) { return std::ldexp(1.0, exponent); }
+inline double infinity() { return same_bits<double>(uint64_t{0x7FF0000000000000u}); }
 
-bool saturates(const Grid& grid) { return grid.over_positive == grid.largest && grid.over_negative == grid.largest; }
+inline bool is_infinite(double x) { return x == infinity() || x == -infinity(); }
+
+// 2**exponent, rounded toward zero below double's range and infinite above it.
+inline double power(int exponent) {
+    if (exponent > 1023) return infinity();
+    if (exponent < -1074) return 0.0;
+    const int field = exponent + 1023;
+    return same_bits<double>(field > 0 ? static_cast<uint64_t>(field) << 52 : uint64_t{1} << (exponent + 1074));
+}
+
+// floor(log2 x) of a normal x > 0.
+inline int exponent_of(double x) { return static_cast<int>(same_bits<uint64_t>(x) >> 52) - 1023; }
+
+// (1 + quantum)**steps, by squaring; a few parts in 2**52 off, and so rounded up by more than that.
+inline double grown(double quantum, int64_t steps) {
+    double result = 1.0 + 0x1p-40, factor = 1.0 + quantum;
+    for (int64_t left = steps; left > 0 && result < infinity(); left /= 2) {
+        if (left % 2 != 0) result *= factor;
+        factor *= factor;
+    }
+    return result;
+}
+
+template <class Number>
+Number smaller_of(Number x, Number y) { return x < y ? x : y; }
+template <class Number>
+Number larger_of(Number x, Number y) { return x > y ? x : y; }
+
+// An upper bound of every |sum| during the run, before and after rounding.
+inline double largest_sum(const Rule& rule, const Facts& facts) {
+    const double steps = static_cast<double>(facts.steps);
+    const double start = facts.sum_in_format ? facts.sum_largest : facts.sum_largest * (1.0 + rule.sum.relative_quantum);
+    const double addends = steps * power(facts.addends.highest + 1);
+    switch (rule.rounding) {
+        case Rounding::toward_zero: return start + addends;
+        case Rounding::nearest_even:
+        case Rounding::nearest_away: return start + 2.0 * addends;  // Theorem 3
+        default: return (start + addends + steps * rule.sum.smallest_quantum) * grown(rule.sum.relative_quantum, facts.steps);
+    }
+}
+
+inline bool saturates(const Grid& grid) { return grid.over_positive == grid.largest && grid.over_negative == grid.largest; }
 
 // Numbers on their way into a format: what a lane must hold, and whether its own ends are met.
 struct Rounds {
@@ -73,7 +113,7 @@ struct Evidence : Rounds {
     int q;  // significant bits of an addend
 
     Evidence(const Rule& of, const Facts& known)
-        : Rounds{of.rounding, of.sum, std::min(known.addends.lowest, known.sum_lowest), largest_sum(of, known)}, rule(of),
+        : Rounds{of.rounding, of.sum, smaller_of(known.addends.lowest, known.sum_lowest), largest_sum(of, known)}, rule(of),
           facts(known), p(of.sum.man_bits + 1), q(known.addends.significant) {}
 
     // Arithmetic rounding makes +0 of -0. Without underflow no sum becomes -0, but one may have been at the start.
@@ -107,21 +147,21 @@ struct Evidence : Rounds {
 
     // An infinite sum may arise, but from finite addends. What float32 itself cannot hold is left to wider lanes.
     bool guardable(bool odd) const {
-        const double kept = facts.sum_in_format ? grid.largest : std::max(grid.largest, facts.sum_largest);
-        const double largest = std::min(bound, kept) + power(facts.addends.highest + 1);
+        const double kept = facts.sum_in_format ? grid.largest : larger_of(grid.largest, facts.sum_largest);
+        const double largest = smaller_of(bound, kept) + power(facts.addends.highest + 1);
         return fits_float32_below(true) && fits_float32_above(largest, true) && float32_can(odd, true) &&
                float32_decides(odd);
     }
 };
 
-bool is_native(const Grid& grid) {
+inline bool is_native(const Grid& grid) {
     return grid.man_bits == float32_man_bits && grid.min_exponent == float32_min_exponent && grid.flush_below == 0.0 &&
-           std::isinf(grid.infinite) && grid.keeps_negative_zero != 0;
+           is_infinite(grid.infinite) && grid.keeps_negative_zero != 0;
 }
 
 // IEEE's own answer to an overflow, for each rounding that float32 hardware has.
-bool has_native_mode(const Rule& rule) {
-    const bool up = std::isinf(rule.sum.over_positive), down = std::isinf(rule.sum.over_negative);
+inline bool has_native_mode(const Rule& rule) {
+    const bool up = is_infinite(rule.sum.over_positive), down = is_infinite(rule.sum.over_negative);
     switch (rule.rounding) {
         case Rounding::nearest_even: return up && down;
         case Rounding::toward_zero: return !up && !down;
@@ -131,7 +171,7 @@ bool has_native_mode(const Rule& rule) {
     }
 }
 
-bool fused_exact(Kernel kernel, const Evidence& e) {
+inline bool fused_exact(Kernel kernel, const Evidence& e) {
     if (kernel == Kernel::native) return is_native(e.grid) && has_native_mode(e.rule);
     if (kernel == Kernel::wide_guarded) return e.float64_can();
     if (!e.facts.addends.finite) return false;
@@ -156,7 +196,7 @@ bool fused_exact(Kernel kernel, const Evidence& e) {
 }
 
 // A product must be exact in its lane, and a zero among the addends has a sign that the sum may ask for.
-bool product_exact(Kernel kernel, const Evidence& e) {
+inline bool product_exact(Kernel kernel, const Evidence& e) {
     const Grid& grid = e.rule.product;
     const Numbers& raw = e.facts.products;
     const double bound = power(raw.highest + 1);
@@ -176,34 +216,20 @@ bool product_exact(Kernel kernel, const Evidence& e) {
     }
 }
 
-}  // namespace
-
-double largest_sum(const Rule& rule, const Facts& facts) {
-    const double steps = static_cast<double>(facts.steps);
-    const double growth = 1.0 + rule.sum.relative_quantum;
-    const double start = facts.sum_in_format ? facts.sum_largest : facts.sum_largest * growth;
-    const double addends = steps * power(facts.addends.highest + 1);
-    switch (rule.rounding) {
-        case Rounding::toward_zero: return start + addends;
-        case Rounding::nearest_even:
-        case Rounding::nearest_away: return start + 2.0 * addends;  // Theorem 3
-        default: return (start + addends + steps * rule.sum.smallest_quantum) * std::pow(growth, steps);
-    }
-}
-
-Numbers rounded(const Numbers& products, const Grid& grid) {
+// What products become when they are rounded to a format.
+inline Numbers rounded(const Numbers& products, const Grid& grid) {
     const int format_lowest = grid.min_exponent - grid.man_bits;
     const bool overflows = !products.finite || power(products.highest + 1) > grid.largest;
     Numbers result{};
     result.significant = grid.man_bits + 1;
     // A grid finer than the numbers leaves them alone, a coarser one has its own multiples.
-    result.lowest = overflows ? format_lowest : std::max(products.lowest, format_lowest);
-    result.highest = overflows ? std::ilogb(grid.largest) : std::max(products.highest + 1, format_lowest);
+    result.lowest = overflows ? format_lowest : larger_of(products.lowest, format_lowest);
+    result.highest = overflows ? exponent_of(grid.largest) : larger_of(products.highest + 1, format_lowest);
     result.finite = products.finite && (!overflows || saturates(grid));
     return result;
 }
 
-bool provably_exact(Kernel kernel, const Rule& rule, const Facts& facts) {
+inline bool provably_exact(Kernel kernel, const Rule& rule, const Facts& facts) {
     if (kernel == Kernel::general) return true;
     const bool of_products =
         kernel == Kernel::product || kernel == Kernel::product_guarded || kernel == Kernel::wide_product_guarded;
@@ -212,4 +238,5 @@ bool provably_exact(Kernel kernel, const Rule& rule, const Facts& facts) {
     return of_products ? product_exact(kernel, evidence) : fused_exact(kernel, evidence);
 }
 
+}  // namespace PARTIALSUM_VARIANT
 }  // namespace partialsum

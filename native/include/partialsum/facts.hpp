@@ -1,9 +1,7 @@
-// Which tile kernels are provably exact for given data. docs/exactness.md has the proofs, by the same numbers.
+// The ways to compute a sum, and what is known about its numbers: what the choice among them rests on.
 #pragma once
 
-#include <cstdint>
-
-#include "engine.hpp"
+#include "partialsum/rule.hpp"
 
 namespace partialsum {
 
@@ -54,12 +52,23 @@ struct Facts {
     int64_t steps;
 };
 
-// What products become when they are rounded to a format.
-Numbers rounded(const Numbers& products, const Grid& grid);
+// Bounds that say nothing: of a sum that starts from zero, and of one that may be of any size.
+constexpr int32_t no_lowest = 1000, max_exponent = 1000;
 
-// An upper bound of every |sum| during the run, before and after rounding.
-double largest_sum(const Rule& rule, const Facts& facts);
+inline namespace PARTIALSUM_VARIANT {
 
-bool provably_exact(Kernel kernel, const Rule& rule, const Facts& facts);
+// What the bounds of packed or scanned elements say: bits of the largest magnitude, of the smallest power of two that
+// one is an odd multiple of, and the largest difference of the two for one element.
+PARTIALSUM_BOTH Numbers numbers_of(uint32_t largest, uint32_t lowest_bit, uint32_t widest) {
+    constexpr int32_t bias = 127, man_bits = 23;
+    if (largest == 0) return {0, no_lowest, -max_exponent, true};
+    // Subnormal numbers have no exponent to subtract: claim all that float32 could hold.
+    const bool subnormal = lowest_bit < 0x00800000u;
+    const int32_t lowest = subnormal ? -149 : static_cast<int32_t>(lowest_bit >> man_bits) - bias;
+    const int32_t significant = subnormal ? 24 : static_cast<int32_t>(widest >> man_bits) + 1;
+    return {significant, lowest, static_cast<int32_t>(largest >> man_bits) - bias, largest < 0x7F800000u};
+}
+
+}  // namespace PARTIALSUM_VARIANT
 
 }  // namespace partialsum
