@@ -137,6 +137,9 @@ def test_text_and_page_say_the_same(report: Report) -> None:
     ):
         assert sentence in text
         assert sentence in page
+    least = min(row.units[0].snr_db for row in report.rows)
+    assert f"the least, {least:.1f} dB, has stem grad_weight, k = 400, " in text
+    assert f"which does down to κ = {10 ** ((TARGET - least) / 10):.2g}." in text
     failing = [row for row in report.rows if not row.units[1].meets_target]
     share = sum(row.macs for row in failing) / report.total_macs
     assert (
