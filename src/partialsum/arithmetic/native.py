@@ -61,7 +61,7 @@ def simd_level(name: str) -> Iterator[None]:
 
 @contextmanager
 def forbid_kernels(mask: int) -> Iterator[None]:
-    """Leave out kernels, one bit each in the order of ``native/include/partialsum/facts.hpp``; tests reach the slower ones so."""
+    """Leave out kernels, one bit each in the order of ``partialsum/facts.hpp``; tests reach the slower ones so."""
     token = _forbidden.set(mask)
     try:
         yield
