@@ -30,6 +30,8 @@ from partialsum.workloads.gemm import Pass
 
 Array = NDArray[np.float64]
 _BLOCK_AXES = {Shape.CORRELATE: (1, 1), Shape.SPREAD: (1, 0), Shape.POSITIONS: (1, 1)}
+_FIXED_NS = 8e6
+"""Time of an observation, however small."""
 _SETUP_NS, _SUM_NS, _PLAIN_NS = 30.0, 0.13, 0.025
 """Time per product and accumulator of a small sampled product, of each of its sums, and of a plain multiply-add."""
 
@@ -63,7 +65,7 @@ class Gauge:
         """Return every how many calls the GEMM may be looked at, so that looking costs ``budget`` plain GEMMs."""
         if math.isinf(budget):
             return 1
-        cost = accumulators * size.k * (_SETUP_NS + _SUM_NS * sums)
+        cost = _FIXED_NS + accumulators * size.k * (_SETUP_NS + _SUM_NS * sums)
         return max(1, math.ceil(cost / (budget * _PLAIN_NS * size.macs)))
 
     def state(self) -> dict[str, Any]:
