@@ -7,7 +7,7 @@
 The grid: stored mantissa bits 4 … 12, three roundings, chunks none/32/64/128, densities 0.25/0.5/1, product means
 0/0.25/0.5 σ, lengths 16 … 2^20, products of normal e5m2 operands. Every (bits, rounding, chunk) occurs once, with the
 nine pairs of density and mean dealt out evenly among them. All accumulators of a pair add the same operands. Sums are
-many where they are short: see ``STAGES``; stochastic ones cost most and end at 2^16.
+many where they are short, a third of the accumulators goes on to 2^20, stochastic ones (the slowest) to 2^16: ``STAGES``.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ TABLE = Path(__file__).parents[1] / "docs" / "data" / "evolution_accuracy.csv"
 LENGTHS = [4**i for i in range(2, 11)]
 ROUNDINGS, CHUNKS = ("nearest_even", "toward_zero", "stochastic"), (None, 32, 64, 128)
 PAIRS = list(itertools.product((1.0, 0.5, 0.25), (0.0, 0.25, 0.5)))
-STAGES = {  # longest length -> sums, of deterministic and of stochastic accumulators; lengths up to the one before left out
-    4096: (65_536, 16_384),
-    65_536: (16_384, 4_096),
-    1_048_576: (4_096, 0),
-}
+STAGES = {  # longest length -> sums of deterministic and of stochastic accumulators, and every how many of them
+    4096: (65_536, 16_384, 1),
+    1_048_576: (1_024, 0, 3),
+    65_536: (4_096, 1_024, 1),
+}  # each adds the lengths beyond the next shorter stage; the longest is done before the second for its few accumulators
 SEGMENT = 4096
 QUANTITIES = ("vrr", "snr_db", "gain", "bias")
 COLUMNS = [
@@ -66,17 +66,17 @@ def simulate(minutes: float) -> None:
     """Simulate what the table lacks, until the time is over."""
     rows, end = read(), time.monotonic() + 60 * minutes
     done = {key(row) for row in rows}
-    for longest, counts in STAGES.items():
+    for longest, (*counts, every) in STAGES.items():
         lengths = [k for k in LENGTHS if k <= longest and k > max([0, *(s for s in STAGES if s < longest)])]
         for pair, accumulators in configurations().items():
             for stochastic, sums in zip((False, True), counts, strict=True):
                 missing = [
                     acc
-                    for acc in accumulators
+                    for acc in accumulators[::every]
                     if (acc.rounding == "stochastic") == stochastic
                     and any((*name(acc), *map(str, pair), str(k)) not in done for k in lengths)
                 ]
-                if not missing or not sums:
+                if not missing or sums == 0:
                     continue
                 if time.monotonic() > end:
                     print("time is over; run again to go on", file=sys.stderr)
@@ -91,8 +91,9 @@ def simulated(accs: list[ps.Accumulator], pair: tuple[float, float], lengths: li
     """Add the same random operands in every accumulator; returns a row for each of them and length."""
     density, mean = pair
     law = resolve_product("e5m2", density, mean)
-    side = 4 if mean else 16
-    tiles, matrices = sums // 64 // 4, 256 // side**2
+    together = 64 if sums <= 4096 else 256  # sums of a tile; the intervals need many tiles
+    side = 4 if mean or sums <= 4096 else 16
+    tiles, matrices = sums // together, together // side**2
     totals = np.zeros((len(accs), len(lengths), tiles, len(montecarlo._COLUMNS)))
     together = max(1, min(tiles, 2**23 // (2 * SEGMENT * matrices * side)))
     for first in range(0, tiles, together):

@@ -17,16 +17,32 @@ REQUIRED = "PARTIALSUM_REQUIRE_TOOLS"
 
 def has_tool(name: str) -> bool:
     """Return whether a program is on PATH or, for a dotted or underscored name, a Python package is installed."""
-    return shutil.which(name) is not None or ("-" not in name and importlib.util.find_spec(name) is not None)
+    return shutil.which(name) is not None or ("-" not in name and _is_package(name))
+
+
+def _is_package(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # the parent of a dotted name is missing
+        return False
 
 
 def require_tool(name: str) -> None:
     """Skip the test where the tool is missing; fail it where ``PARTIALSUM_REQUIRE_TOOLS`` is set."""
-    if has_tool(name):
-        return
+    if not has_tool(name):
+        _missing(name)
+
+
+def require_file(path: Path) -> None:
+    """Do the same for a file that a Debian package brings."""
+    if not path.exists():
+        _missing(str(path))
+
+
+def _missing(what: str) -> None:
     if os.environ.get(REQUIRED):
-        pytest.fail(f"{name} is missing, and {REQUIRED} is set", pytrace=False)
-    pytest.skip(f"{name} is missing")
+        pytest.fail(f"{what} is missing, and {REQUIRED} is set", pytrace=False)
+    pytest.skip(f"{what} is missing")
 
 
 def load_script(path: str) -> ModuleType:

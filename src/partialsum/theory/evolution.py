@@ -165,6 +165,11 @@ class Chain:
             still, rho, m = float(rho[zero]), np.delete(rho, zero), np.delete(m, zero)
         return State(self._step.nodes, rho, m, still, self._noise)
 
+    @property
+    def low_bits(self) -> Array:
+        """How often the sums about each node are odd multiples of 1, 2 or 4 quanta, or multiples of 8 [levels, nodes]."""
+        return self._step.low_bits.levels(max(self.n, 1.0))
+
     def run(self, n: float, *, stop: bool = False) -> None:
         """Carry on to at least ``n`` additions, or with ``stop`` to exactly ``n``."""
         while self.n < n:

@@ -64,6 +64,14 @@ class LowBits:
         weights = np.maximum(clean[:-1] - clean[1:], 0.0)
         return np.asarray(weights / weights.sum(0))
 
+    def levels(self, n: float) -> Array:
+        """Return :meth:`weights` with all four levels told apart everywhere: farther out, even numbers are of any kind."""
+        weights = self.weights(n)
+        even = weights[1].copy()
+        for level, share in ((1, 0.5), (2, 0.25), (3, 0.25)):
+            weights[level] = np.where(self.steep, weights[level], share * even)
+        return weights
+
 
 def _decay(law: ProductLaw, quantum: float, j: int) -> Array:
     """Return −log φ_k for k = 1 … 2^j − 1 of the products rounded to whole quanta."""

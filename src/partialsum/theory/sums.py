@@ -27,6 +27,7 @@ from partialsum.theory.evolution import Adder, Chain, FloatAdder, Moments, State
 from partialsum.theory.grids import Rounder, product_rounder, quantum_of, register_rounder
 from partialsum.theory.integers import exact_moments, saturating_rounders, unlimited, wrapped_moments
 from partialsum.theory.joined import JoiningAdder
+from partialsum.theory.lowbits import LEVELS
 from partialsum.theory.products import ProductLaw
 
 Array = NDArray[np.float64]
@@ -134,7 +135,7 @@ class CachedChain:
             if n not in self._laws:
                 chain = Chain(self._adder)
                 chain.run(n, stop=True)
-                self._laws[n] = state_law(chain.state, self._adder.rounder.format, f"sum of {n}")
+                self._laws[n] = state_law(chain.state, self._adder.rounder.format, f"sum of {n}", chain.low_bits)
             return self._laws[n]
 
 
@@ -186,16 +187,17 @@ _ALL_UP_TO = 8.0
 """Numbers between two nodes up to which all of them are listed."""
 
 
-def state_law(state: State, fmt: FloatFormat, name: str) -> ProductLaw:
+def state_law(state: State, fmt: FloatFormat, name: str, levels: Array) -> ProductLaw:
     """Return the law of a chain's sum as a law of products.
 
-    A node that stands for the numbers around it becomes some of them: all, or two pairs at distances that run
-    through a low-discrepancy sequence, so that the next adder sees evenly spread low bits. What that adds to the
-    second moment is taken off beforehand.
+    A node that stands for the numbers around it becomes some of them: all, or pairs at distances that run through a
+    low-discrepancy sequence, in such shares that odd multiples of 1, 2, 4 quanta and multiples of 8 are as frequent as
+    ``levels`` [4, nodes] says. What that adds to the second moment is taken off beforehand.
     """
     x, exact, rho, m = state.nodes.x, state.nodes.exact, state.rho, state.m
     if state.nodes.mirrored:
         x, exact = np.concatenate([-x[:0:-1], x]), np.concatenate([exact[:0:-1], exact])
+        levels = np.concatenate([levels[:, :0:-1], levels], axis=1)
         rho, m = (
             np.concatenate([rho[:0:-1] / 2, rho[:1], rho[1:] / 2]),
             np.concatenate([-m[:0:-1], [0.0], m[1:]]) / 2,
@@ -203,7 +205,7 @@ def state_law(state: State, fmt: FloatFormat, name: str) -> ProductLaw:
     gap = np.diff(x)
     room = np.minimum(np.append(gap, gap[-1]), np.insert(gap, 0, gap[0]))
     quantum = quantum_of(fmt, x)
-    share, offset = _offsets(np.where(exact, 1.0, np.maximum(np.floor(room / quantum), 1.0)))
+    share, offset = _offsets(np.where(exact, 1.0, np.maximum(np.floor(room / quantum), 1.0)), levels)
     offset = offset * quantum[:, None]
     mass = _sharpened(rho, x, (share * offset**2).sum(1))
     keep = mass > 1e-18 * mass.sum()
@@ -216,10 +218,10 @@ def state_law(state: State, fmt: FloatFormat, name: str) -> ProductLaw:
     return ProductLaw(values, weights, name, errors, state.noise)
 
 
-def _offsets(numbers: Array) -> tuple[Array, Array]:
+def _offsets(numbers: Array, levels: Array) -> tuple[Array, Array]:
     """Return shares and signed offsets [nodes, columns] of the numbers that stand for ``numbers`` about each node."""
-    count = int(_ALL_UP_TO)
-    share, offset = np.zeros((numbers.size, count + 1)), np.zeros((numbers.size, count + 1))
+    columns = 4 * LEVELS + 4
+    share, offset = np.zeros((numbers.size, columns)), np.zeros((numbers.size, columns))
     share[:, 0] = 1.0
     for i, g in enumerate(numbers):
         if g <= 1:
@@ -227,14 +229,33 @@ def _offsets(numbers: Array) -> tuple[Array, Array]:
         if g <= _ALL_UP_TO:
             half = int(g) // 2
             a = np.arange(-half, half + 1, dtype=np.float64)
-            w = np.where(np.abs(a) == g / 2, 0.5, 1.0)
+            level = _level(a)
+            w = np.where(np.abs(a) == g / 2, 0.5, 1.0) * levels[level, i] * _FREQUENCY[level]
+            if w.sum() == 0:
+                w = np.ones_like(a)
         else:
             u = (_GOLDEN * (abs(i - numbers.size // 2) + 1)) % 1.0
-            positive = np.rint(np.array([u, 1.0 + u]) * g / 4)
-            a, w = np.concatenate([-positive, positive]), np.ones(4)
+            near, far = _of_level(u * g / 4), _of_level((1.0 + u) * g / 4)
+            a = np.concatenate([near, far, -near, -far])
+            w = np.tile(levels[:, i], 4)
         offset[i, : a.size], share[i, : a.size] = a, w / w.sum()
         share[i, a.size :] = 0.0
     return share, offset
+
+
+_FREQUENCY = np.array([2.0, 4.0, 8.0, 8.0])
+"""One over how often a number is of each level where all numbers are equally likely."""
+
+
+def _level(number: Array) -> NDArray[np.int64]:
+    whole = np.abs(number).astype(np.int64)
+    return np.select([whole % 2 == 1, whole % 4 == 2, whole % 8 == 4], [0, 1, 2], LEVELS)
+
+
+def _of_level(place: float) -> Array:
+    """Return the numbers nearest to ``place`` that are odd multiples of 1, 2 and 4, and the multiple of 8."""
+    odd = [step * (2 * np.floor(place / (2 * step)) + 1) for step in (1.0, 2.0, 4.0)]
+    return np.array([*odd, 8.0 * np.rint(place / 8.0)])
 
 
 def _sharpened(mass: Array, x: Array, variance: Array) -> Array:
