@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "bindings_common.hpp"
-#include "choice.hpp"
+#include "partialsum/facts.hpp"
 #include "convolution_bindings.hpp"
 #include "device_bindings.hpp"
 #include "dispatch.hpp"
@@ -55,15 +55,15 @@ std::vector<int64_t> batch_offsets(const Array& x) {
     return offsets;
 }
 
-// Plain float32 multiply-adds per second of one thread within the cache, the median of some runs; 0 if unknown.
-double multiply_add_rate(const std::string& level) {
+// Multiply-adds per second of one thread within the cache, the median of some runs; 0 where the level lacks the kernel.
+// Kernel::native gives the processor's own limit.
+double tile_rate(const std::string& level, const Rule& rule, int kernel) {
     const Engine& engine = engine_named(level);
-    if (engine.plain_tiles == nullptr) return 0.0;
     const nb::gil_scoped_release unlocked;
     std::vector<double> rates;
     for (int run = 0; run < 15; ++run) {
         const auto began = std::chrono::steady_clock::now();
-        const double done = engine.plain_tiles(200);
+        const double done = engine.tiles(static_cast<Kernel>(kernel), rule, 100);
         rates.push_back(done / std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
     }
     std::nth_element(rates.begin(), rates.begin() + 7, rates.end());
@@ -163,7 +163,7 @@ NB_MODULE(_native, module) {
             },
             nb::kw_only(), nb::arg("bits"), nb::arg("saturates"));
     module.def("levels", levels);
-    module.def("multiply_add_rate", multiply_add_rate, nb::arg("level"));
+    module.def("tile_rate", tile_rate, nb::arg("level"), nb::arg("rule"), nb::arg("kernel"));
     bind_convolution(module);
     bind_device(module);
     bind_quantize(module);

@@ -151,6 +151,10 @@ nb::bytes view_record(const Tensor& tensor) {
     return bytes_of(view);
 }
 
+nb::bytes facts_record(uint64_t bounds, int64_t k, bool has_start, uint32_t forbidden) {
+    return bytes_of(DeviceFacts{pointer<const DeviceBounds>(bounds), k, has_start, forbidden});
+}
+
 void bind_pass(nb::module_& module, const char* name, Pass pass) {
     module.def(
         name,
@@ -168,6 +172,8 @@ void bind_device(nb::module_& module) {
     module.def("device_gemm", gemm_record, nb::arg("a"), nb::arg("b"), nb::arg("c").none(), nb::arg("d"), nb::kw_only(),
                nb::arg("rule"), nb::arg("choice"));
     module.def("device_view", view_record, nb::arg("tensor"));
+    module.def("device_facts", facts_record, nb::arg("bounds"), nb::arg("k"), nb::arg("has_start"), nb::arg("forbidden"));
+    module.def("device_rule", bytes_of<Rule>, nb::arg("rule"));
     bind_pass(module, "device_convolution_forward", plan_forward);
     bind_pass(module, "device_convolution_grad_input", plan_grad_input);
     bind_pass(module, "device_convolution_grad_weight", plan_grad_weight);

@@ -22,11 +22,20 @@ def has_tool(name: str) -> bool:
 
 def require_tool(name: str) -> None:
     """Skip the test where the tool is missing; fail it where ``PARTIALSUM_REQUIRE_TOOLS`` is set."""
-    if has_tool(name):
-        return
+    if not has_tool(name):
+        _missing(name)
+
+
+def require_file(path: Path) -> None:
+    """Do the same for a file that a Debian package brings."""
+    if not path.exists():
+        _missing(str(path))
+
+
+def _missing(what: str) -> None:
     if os.environ.get(REQUIRED):
-        pytest.fail(f"{name} is missing, and {REQUIRED} is set", pytrace=False)
-    pytest.skip(f"{name} is missing")
+        pytest.fail(f"{what} is missing, and {REQUIRED} is set", pytrace=False)
+    pytest.skip(f"{what} is missing")
 
 
 def load_script(path: str) -> ModuleType:

@@ -4,8 +4,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "choice.hpp"
+#include "integer.hpp"
 #include "pack.hpp"
+#include "partialsum/choice.hpp"
 #include "tile.hpp"
 #include "unit.hpp"
 
@@ -18,7 +19,7 @@ namespace partialsum {
 inline namespace PARTIALSUM_VARIANT {
 
 // Set by each engine: its kernels of one kind, with null pointers where it has none.
-using KernelTable = KernelSet (*)(Kernel, const Rule&);
+using KernelTable = KernelSet (*)(Kernel, const Rule&, bool tame);
 
 // The caller's floating-point mode may flush subnormals (torch.set_flush_denormal) or round elsewhere; ours is IEEE's.
 class FloatMode {
@@ -38,7 +39,7 @@ public:
     Workspace(const Block& block, void* memory) : memory_(static_cast<char*>(memory)) {
         const int64_t row_count = round_up(block.row_count, row_panel);
         const int64_t column_count = round_up(block.column_count, column_panel);
-        const int64_t steps = block.k < max_k_piece ? block.k : max_k_piece;
+        const int64_t steps = piece_steps(block);
         const bool random = block.rule->rounding == Rounding::stochastic;
         const bool products = random && block.rule->rounds_product;
         rows = cut<float>(row_count * steps);
@@ -81,13 +82,16 @@ public:
     BlockRun(const Block& block, void* memory, KernelTable kernels)
         : block_(block), rule_(*block.rule), w_(block, memory), kernels_(kernels),
           stride_(round_up(block.column_count, column_panel)), rows_(round_up(block.row_count, row_panel)),
-          format_lowest_(rule_.sum.min_exponent - rule_.sum.man_bits) {}
+          format_lowest_(rule_.sum.min_exponent - rule_.sum.man_bits),
+          reads_in_place_(block.row_count <= row_panel && block.columns.patches == nullptr &&
+                          block.columns.line_stride == 1 && block.column_count % column_panel == 0 &&
+                          rule_.rounding != Rounding::stochastic) {}
 
     bool run() {
         begin();
         for (int64_t first = 0; first < block_.k;) {
             // A start value outside the format is rounded by the first step: only that one needs the dearer kernel.
-            const int64_t most = rule_.chunk == 0 && !sum_.in_format ? 1 : max_k_piece;
+            const int64_t most = rule_.chunk == 0 && !sum_.in_format ? 1 : piece_steps(block_);
             const int64_t steps = block_.k - first < most ? block_.k - first : most;
             pack(first, steps);
             choose(first, steps);
@@ -134,17 +138,19 @@ private:
 
     void pack(int64_t first, int64_t steps) {
         Bounds rows, columns;
-        for (int64_t row = 0; row < block_.row_count; row += row_panel) {
-            const int64_t lines = block_.row_count - row < row_panel ? block_.row_count - row : row_panel;
-            const Piece piece{block_.first_row + row, lines, first, steps};
-            pack_panel<row_panel>(block_.rows, piece, w_.rows + row * steps);
-            rows.add(w_.rows + row * steps, row_panel * steps);
-        }
-        for (int64_t column = 0; column < block_.column_count; column += column_panel) {
-            const int64_t left = block_.column_count - column;
-            const Piece piece{block_.first_column + column, left < column_panel ? left : column_panel, first, steps};
-            pack_panel<column_panel>(block_.columns, piece, w_.columns + column * steps);
-            columns.add(w_.columns + column * steps, column_panel * steps);
+        pack_lines<row_panel>(block_.rows, {block_.first_row, block_.row_count, first, steps}, w_.rows);
+        rows.add(w_.rows, rows_ * steps);
+        b_ = w_.columns;
+        b_step_ = column_panel;
+        b_panel_ = column_panel * steps;
+        if (reads_in_place_) {
+            b_ = block_.columns.data + block_.first_column + first * block_.columns.k_stride;
+            b_step_ = block_.columns.k_stride;
+            b_panel_ = column_panel;
+            for (int64_t step = 0; step < steps; ++step) columns.add(b_ + step * b_step_, stride_);
+        } else {
+            pack_lines<column_panel>(block_.columns, {block_.first_column, block_.column_count, first, steps}, w_.columns);
+            columns.add(w_.columns, stride_ * steps);
         }
         row_census_ = rows.census();
         column_census_ = columns.census();
@@ -162,7 +168,7 @@ private:
 
     void pack_all_words(int64_t first, int64_t steps) const {
         const WordShift shift = word_shift(rule_.sum, run_);
-        const WordShift product{32 - rule_.product.random_bits, 0};
+        const WordShift product = word_shift(rule_.product, run_);
         for (int64_t row = 0; row < rows_; row += row_panel) {
             const Piece piece{block_.first_row + row, row_panel, first, steps};
             pack_words<row_panel>(key(Stream::row), shift, piece, w_.row_words + row * steps);
@@ -181,7 +187,7 @@ private:
     // Adds what a buffer of sums holds: the largest magnitude (infinity where something is not finite), and any -0.
     void look_at(const float* x, Facts& facts) const {
         uint32_t most = 0, negative_zeros = 0;
-        for (int64_t i = 0; i < rows_ * stride_; ++i) {
+        for (int64_t i = 0; i < block_.row_count * stride_; ++i) {
             const uint32_t bits = same_bits<uint32_t>(x[i]);
             const uint32_t size = bits & 0x7FFFFFFFu;
             most = most > size ? most : size;
@@ -196,36 +202,35 @@ private:
         const bool from_zero = first == 0 ? block_.start.data == nullptr || chunked()
                                           : chunked() && first % rule_.chunk == 0;
         Facts facts{};
-        facts.significant = row_census_.significant + column_census_.significant;
-        facts.addend_lowest = row_census_.lowest + column_census_.lowest;
-        facts.addend_highest = row_census_.highest + column_census_.highest + 1;
+        facts.products = {row_census_.significant + column_census_.significant, row_census_.lowest + column_census_.lowest,
+                          row_census_.highest + column_census_.highest + 1, row_census_.finite && column_census_.finite};
+        facts.addends = rule_.rounds_product ? rounded(facts.products, rule_.product) : facts.products;
         facts.sum_lowest = from_zero ? no_lowest : sum_.lowest;
         if (!from_zero) look_at(w_.sums, facts);
         facts.sum_in_format = from_zero || sum_.in_format;
-        facts.addends_finite = row_census_.finite && column_census_.finite;
         // A chunk's zero joins a total that starts from +0 and is never -0 after: its sign cannot show.
         const bool hidden = chunked() && block_.start.data == nullptr && rule_.rounding != Rounding::down;
         facts.zero_sign_matters = rule_.sum.keeps_negative_zero != 0 && !hidden;
         facts.steps = run_steps;
         run_ = pick(facts);
-        sum_.lowest = lower(facts.addend_lowest, facts.sum_lowest);
+        sum_.lowest = lower(facts.addends.lowest, facts.sum_lowest);
         sum_.in_format = true;
         const int64_t last = first + steps;
         const bool ends_a_chunk = chunked() && (first / rule_.chunk != last / rule_.chunk || last == block_.k);
         if (!ends_a_chunk) return;
         const double bound = largest_sum(rule_, facts);
         Facts joins{};
-        joins.significant = rule_.sum.man_bits + 1;
-        joins.addend_lowest = sum_.lowest > format_lowest_ ? sum_.lowest : format_lowest_;
-        joins.addend_highest = std::isfinite(bound) && bound > 0 ? std::ilogb(bound) : max_exponent;
+        joins.addends_are_sums = true;
+        joins.addends = {rule_.sum.man_bits + 1, sum_.lowest > format_lowest_ ? sum_.lowest : format_lowest_,
+                         std::isfinite(bound) && bound > 0 ? std::ilogb(bound) : max_exponent,
+                         facts.addends.finite && bound <= rule_.sum.largest};
         joins.sum_lowest = total_.lowest;
         look_at(w_.totals, joins);
         joins.sum_in_format = total_.in_format;
-        joins.addends_finite = facts.addends_finite && bound <= rule_.sum.largest;
         joins.zero_sign_matters = rule_.sum.keeps_negative_zero != 0;
         joins.steps = steps / rule_.chunk + 2;
         join_ = pick(joins);
-        total_.lowest = lower(joins.addend_lowest, total_.lowest);
+        total_.lowest = lower(joins.addends.lowest, total_.lowest);
         total_.in_format = true;
     }
 
@@ -235,16 +240,17 @@ private:
     }
 
     KernelSet pick(const Facts& facts) const {
+        const bool tame = facts.addends.finite && std::isfinite(facts.sum_largest);
         for (int i = 0; i < static_cast<int>(Kernel::general); ++i) {
             const auto kernel = static_cast<Kernel>(i);
             if ((block_.forbidden >> i & 1u) != 0 || !provably_exact(kernel, rule_, facts)) continue;
-            const KernelSet set = kernels_(kernel, rule_);
+            const KernelSet set = kernels_(kernel, rule_, tame);
             if (set.join == nullptr) continue;
             *block_.used |= 1u << i;
             return set;
         }
         *block_.used |= 1u << static_cast<int>(Kernel::general);
-        return kernels_(Kernel::general, rule_);
+        return kernels_(Kernel::general, rule_, tame);
     }
 
     void run_rows(int64_t row, int64_t first, int64_t steps) {
@@ -271,7 +277,8 @@ private:
             const int64_t b = place.panel * column_panel * steps + (from - first) * column_panel;
             Tile tile{};
             tile.a = w_.rows + a;
-            tile.b = w_.columns + b;
+            tile.b = b_ + place.panel * b_panel_ + (from - first) * b_step_;
+            tile.b_step = b_step_;
             if (rule_.rounding == Rounding::stochastic) {
                 tile.row_words = w_.row_words + a;
                 tile.column_words = w_.column_words + b;
@@ -280,7 +287,7 @@ private:
             }
             tile.steps = to - from;
             tile.panels = place.panels;
-            tile.panel_stride = column_panel * steps;
+            tile.panel_stride = b_panel_;
             tile.sums = w_.sums + place.row * stride_ + place.panel * column_panel;
             tile.stride = stride_;
             tile.from_zero = chunked() && from % rule_.chunk == 0;
@@ -311,7 +318,7 @@ private:
     void finish() const {
         const Destination& to = block_.destination;
         const int64_t count = block_.column_count;
-        int64_t columns[max_block_columns];
+        int64_t columns[max_single_columns];
         for (int64_t j = 0; j < count; ++j) columns[j] = to.column.offset(block_.first_column + j);
         const bool side_by_side = to.column.inner_stride == 1 && columns[count - 1] - columns[0] == count - 1;
         for (int64_t i = 0; i < block_.row_count; ++i) {
@@ -340,8 +347,6 @@ private:
         }
     }
 
-    static constexpr int32_t no_lowest = 1000;
-    static constexpr int32_t max_exponent = 1000;
 
     const Block& block_;
     const Rule& rule_;
@@ -349,16 +354,48 @@ private:
     KernelTable kernels_;
     int64_t stride_, rows_;
     int32_t format_lowest_;
+    // A single panel of rows reads the columns once: packing them would only add to the work. Random words are packed
+    // as the columns are, so both are or neither.
+    bool reads_in_place_;
+    const float* b_ = nullptr;
+    int64_t b_step_ = 0, b_panel_ = 0;
     SumFacts sum_{}, total_{};
     Census row_census_{}, column_census_{};
     KernelSet run_{}, join_{};
 };
 
+// See Engine::tiles.
 template <KernelTable kernels>
+double tiles(Kernel kernel, const Rule& rule, int64_t times) {
+    constexpr int64_t steps = 128;
+    alignas(64) static float a[steps * row_panel], b[steps * column_panel];
+    alignas(64) static const uint32_t words[steps * column_panel]{};
+    for (int64_t i = 0; i < steps * row_panel; ++i) a[i] = 1.0f + static_cast<float>(i % 29) / 32;
+    for (int64_t i = 0; i < steps * column_panel; ++i) b[i] = (i % 3 == 0 ? -1.0f : 0.5f) * (1.0f + static_cast<float>(i % 31) / 32);
+    alignas(64) float sums[row_panel * column_panel];
+    Tile tile{};
+    tile.a = a;
+    tile.b = b;
+    tile.row_words = tile.column_words = tile.product_row_words = tile.product_column_words = words;
+    tile.steps = steps;
+    tile.panels = 1;
+    tile.b_step = column_panel;
+    tile.sums = sums;
+    tile.stride = column_panel;
+    tile.from_zero = true;
+    tile.rule = &rule;
+    const KernelSet set = kernels(kernel, rule, true);
+    if (set.join == nullptr) return 0.0;
+    const FloatMode mode;
+    for (int64_t i = 0; i < times; ++i) set.run[tile_heights - 1](tile);
+    return static_cast<double>(times * steps * row_panel * column_panel);
+}
+
+template <KernelTable kernels, IntegerTable integers>
 bool run_block(const Block& block, void* memory) {
     const FloatMode mode;
     if (block.unit != nullptr) return UnitRun(block).run();
-    if (block.integer != nullptr) return IntegerRun(block).run();
+    if (block.integer != nullptr) return IntegerRun(block, integers).run();
     return BlockRun(block, memory, kernels).run();
 }
 

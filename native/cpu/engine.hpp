@@ -16,6 +16,7 @@ constexpr int64_t column_panel = 32;  // columns of a packed panel
 constexpr int64_t max_k_piece = 512;
 constexpr int64_t max_block_rows = 256;
 constexpr int64_t max_block_columns = 512;
+constexpr int64_t max_single_columns = 4096;  // of a block with a single panel of rows
 static_assert(max_block_rows % row_panel == 0 && max_block_columns % column_panel == 0, "whole panels");
 
 // The positions of a convolution's operand: see patches.hpp.
@@ -49,6 +50,7 @@ struct Census {
     bool finite;
 };
 
+enum class Kernel : int;  // choice.hpp
 struct UnitRule;
 struct IntegerRule;
 
@@ -72,15 +74,22 @@ struct Block {
     uint32_t* used;
 };
 
+// Steps of k that a block packs at once: fewer where its columns are many.
+inline int64_t piece_steps(const Block& block) {
+    const int64_t most = block.column_count <= max_block_columns ? max_k_piece : max_k_piece * max_block_columns / max_single_columns;
+    return block.k < most ? block.k : most;
+}
+
 struct Engine {
     const char* name;
     // Bytes of memory, aligned to 64, that a block no larger than this one needs.
     size_t (*memory_for)(const Block& widest);
     // False where `proceed` stopped it.
     bool (*run)(const Block& block, void* memory);
-    // Sums tiles of plain float32 multiply-adds within the first-level cache, `times` over, and returns how many
-    // multiply-adds that was: the limit that no kernel of this engine can pass. Null where there is no such tile.
-    double (*plain_tiles)(int64_t times);
+    // Sums tiles of made-up data within the first-level cache, `times` over, with one kernel, whether or not it is exact
+    // for them, and returns how many multiply-adds that was; 0 where the engine lacks the kernel. With Kernel::native
+    // that is the limit that no kernel can pass.
+    double (*tiles)(Kernel kernel, const Rule& rule, int64_t times);
 };
 
 const Engine& portable_engine();

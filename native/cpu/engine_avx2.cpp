@@ -1,21 +1,16 @@
-// The engine for any processor.
+// The engine for processors with AVX2 and FMA.
 #define PARTIALSUM_VARIANT avx2
+
+#include "lanes_avx2.hpp"
 
 #include "block.hpp"
 #include "general.hpp"
+#include "kernel_tables.hpp"
 
 namespace partialsum {
 
-namespace {
-
-KernelSet kernels(Kernel kernel, const Rule& rule) {
-    return kernel == Kernel::general ? general_kernels(rule.rounding, rule.rounds_product) : KernelSet{};
-}
-
-}  // namespace
-
 const Engine& avx2_engine() {
-    static const Engine engine{"avx2", memory_for, run_block<kernels>, nullptr};
+    static const Engine engine{"avx2", memory_for, run_block<kernels, integer_kernels>, tiles<kernels>};
     return engine;
 }
 

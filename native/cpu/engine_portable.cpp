@@ -8,14 +8,16 @@ namespace partialsum {
 
 namespace {
 
-KernelSet kernels(Kernel kernel, const Rule& rule) {
+KernelSet kernels(Kernel kernel, const Rule& rule, bool) {
     return kernel == Kernel::general ? general_kernels(rule.rounding, rule.rounds_product) : KernelSet{};
 }
+
+KernelSet integer_kernels(bool) { return {}; }
 
 }  // namespace
 
 const Engine& portable_engine() {
-    static const Engine engine{"portable", memory_for, run_block<kernels>, nullptr};
+    static const Engine engine{"portable", memory_for, run_block<kernels, integer_kernels>, tiles<kernels>};
     return engine;
 }
 

@@ -46,7 +46,10 @@ struct Cut {
 
 Cut cut(const Problem& problem, int64_t threads) {
     int64_t rows = std::min(max_block_rows, ceil_div(problem.m, row_panel) * row_panel);
-    int64_t columns = std::min(max_block_columns, ceil_div(problem.n, column_panel) * column_panel);
+    // A single panel of rows is bound by memory: read as far along it as the columns lie side by side.
+    const bool along = problem.m <= row_panel && problem.b.patches == nullptr && problem.b.line_stride == 1;
+    const int64_t most_columns = along ? max_single_columns : max_block_columns;
+    int64_t columns = std::min(most_columns, ceil_div(problem.n, column_panel) * column_panel);
     const auto blocks = [&] { return problem.batch * ceil_div(problem.m, rows) * ceil_div(problem.n, columns); };
     while (blocks() % threads != 0 && blocks() < 4 * threads && (rows > row_panel || columns > column_panel)) {
         if (columns > column_panel && (columns >= 2 * rows || rows == row_panel)) {
@@ -66,7 +69,9 @@ public:
 
     Outcome run(int64_t threads) {
         std::vector<Memory> memories;
-        const size_t bytes = engine_.memory_for(widest());
+        size_t bytes = engine_.memory_for(block_of(cut_.block_columns));
+        // The last block of a row may be so much narrower that it packs more steps at once.
+        if (cut_.block_columns > max_block_columns) bytes = std::max(bytes, engine_.memory_for(block_of(max_block_columns)));
         for (int64_t i = 0; i < threads; ++i) memories.emplace_back(bytes);
         std::vector<std::thread> helpers;
         for (int64_t i = 1; i < threads; ++i) {
@@ -92,11 +97,11 @@ private:
         return !work->stop_;
     }
 
-    Block widest() const {
+    Block block_of(int64_t columns) const {
         Block block{};
         block.rule = problem_.rule;
         block.row_count = std::min(cut_.block_rows, problem_.m);
-        block.column_count = std::min(cut_.block_columns, problem_.n);
+        block.column_count = std::min(columns, problem_.n);
         block.k = problem_.k;
         return block;
     }

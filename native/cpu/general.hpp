@@ -32,7 +32,7 @@ struct General {
             for (int v = 0; v < side_by_side; ++v) {
                 const int64_t column_at =
                     panel * tile.panel_stride + step * column_panel + first_column + v * real_lanes;
-                const Reals b = load_reals(tile.b + column_at);
+                const Reals b = load_reals(tile.b + panel * tile.panel_stride + step * tile.b_step + first_column + v * real_lanes);
                 RealBits word{}, product_word{};
                 if constexpr (random) word = load_random(tile.column_words + column_at) ^ tile.row_words[row_at];
                 if constexpr (random && rounds_product) {

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "engine.hpp"
+#include "partialsum/facts.hpp"
 #include "partialsum/random.hpp"
 #include "partialsum/patches.hpp"
 
@@ -176,7 +177,12 @@ void pack_patches(const Source& source, const Piece& piece, float* out) {
 template <int width>
 void pack_panel(const Source& source, const Piece& piece, float* out) {
     if (source.patches != nullptr) {
-        pack_patches<width>(source, piece, out);
+        // A matrix unit's group may be longer than a piece.
+        for (int64_t from = 0; from < piece.steps; from += max_k_piece) {
+            const int64_t steps = piece.steps - from < max_k_piece ? piece.steps - from : max_k_piece;
+            const Piece part{piece.first_line, piece.lines, piece.first_step + from, steps};
+            pack_patches<width>(source, part, out + from * width);
+        }
     } else {
         pack_strided<width>(source, piece, out);
     }
@@ -215,17 +221,33 @@ void pack_words(uint32_t key, const WordShift& shift, const Piece& piece, uint32
     }
 }
 
-// Running bounds over packed elements; see Census.
+// All panels of some lines, one behind another.
+template <int width>
+void pack_lines(const Source& source, const Piece& piece, float* out) {
+    const int64_t whole = piece.lines / width * width;
+    int64_t line = 0;
+    if (source.patches == nullptr && source.line_stride == 1 && whole > width) {
+        // Along the lines, as they lie in memory: the processor fetches ahead.
+        const float* from = source.data + piece.first_line + piece.first_step * source.k_stride;
+        for (int64_t step = 0; step < piece.steps; ++step, from += source.k_stride) {
+            float* to = out + step * width;
+            for (int64_t i = 0; i < whole; i += width) std::memcpy(to + i * piece.steps, from + i, sizeof(float) * width);
+        }
+        line = whole;
+    }
+    for (; line < piece.lines; line += width) {
+        const int64_t left = piece.lines - line < width ? piece.lines - line : width;
+        pack_panel<width>(source, {piece.first_line + line, left, piece.first_step, piece.steps}, out + line * piece.steps);
+    }
+}
+
+// Running bounds over elements, lane by lane; see Census.
 struct Bounds {
-    uint32_t largest = 0;                // bits of the largest magnitude
-    uint32_t lowest_bit = 0x7F800000u;   // bits of the smallest power of two that an element is an odd multiple of
-    uint32_t widest = 0;                 // largest difference of the two, for one element
-    WideWords most{}, least{}, span{};   // the same, lane by lane
+    WideWords most{};                            // bits of the largest magnitude
+    WideWords least = WideWords{} + 0x7F800000u; // of the smallest power of two that an element is an odd multiple of
+    WideWords span{};                            // largest difference of the two, for one element
 
     void add(const float* x, int64_t count) {
-        most = WideWords{} + largest;
-        least = WideWords{} + lowest_bit;
-        span = WideWords{} + widest;
         int64_t i = 0;
         for (; i + wide <= count; i += wide) {
             WideWords size;
@@ -236,11 +258,6 @@ struct Bounds {
             WideWords size{};
             std::memcpy(&size, x + i, sizeof(float) * static_cast<size_t>(count - i));
             add_vector(size);
-        }
-        for (int lane = 0; lane < wide; ++lane) {
-            largest = largest > most[lane] ? largest : most[lane];
-            lowest_bit = lowest_bit < least[lane] ? lowest_bit : least[lane];
-            widest = widest > span[lane] ? widest : span[lane];
         }
     }
 
@@ -256,15 +273,20 @@ struct Bounds {
         span = span > difference ? span : difference;
     }
 
+    float largest_magnitude() const {
+        uint32_t largest = 0;
+        for (int lane = 0; lane < wide; ++lane) largest = largest > most[lane] ? largest : most[lane];
+        return same_bits<float>(largest);
+    }
+
     Census census() const {
-        constexpr int32_t bias = 127, man_bits = 23, none = 1000;
-        if (largest == 0) return {-none, none, 0, true};
-        // Subnormal numbers have no exponent to subtract: claim all that float32 could hold.
-        const bool subnormal = lowest_bit < 0x00800000u;
-        const int32_t highest = static_cast<int32_t>(largest >> man_bits) - bias;
-        const int32_t lowest = subnormal ? -149 : static_cast<int32_t>(lowest_bit >> man_bits) - bias;
-        const int32_t significant = subnormal ? 24 : static_cast<int32_t>(widest >> man_bits) + 1;
-        return {highest, lowest, significant, largest < 0x7F800000u};
+        uint32_t lowest_bit = 0x7F800000u, widest = 0;
+        for (int lane = 0; lane < wide; ++lane) {
+            lowest_bit = lowest_bit < least[lane] ? lowest_bit : least[lane];
+            widest = widest > span[lane] ? widest : span[lane];
+        }
+        const Numbers all = numbers_of(same_bits<uint32_t>(largest_magnitude()), lowest_bit, widest);
+        return {all.highest, all.lowest, all.significant, all.finite};
     }
 };
 

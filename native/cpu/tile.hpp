@@ -3,12 +3,13 @@
 
 #include <cstdint>
 
-#include "choice.hpp"
+#include "partialsum/facts.hpp"
 #include "engine.hpp"
 
 namespace partialsum {
 
-// Some steps of a few rows by some panels of columns. Packed operands: a[step][row], b[panel][step][column].
+// Some steps of a few rows by some panels of columns. Operands: a[step][row], b[panel][step][column], where a step of b
+// is b_step elements long (column_panel where it is packed).
 struct Tile {
     const float* a;
     const float* b;
@@ -18,6 +19,7 @@ struct Tile {
     const uint32_t* product_column_words;
     int64_t steps;
     int64_t panels;
+    int64_t b_step;
     int64_t panel_stride;  // elements from a panel to the next
     float* sums;           // row after row, stride apart
     int64_t stride;

@@ -20,10 +20,15 @@ struct UnitRule {
     int32_t a_min_exponent, b_min_exponent;  // of the operands' formats
     double product_limit;                    // a product of this size or more is infinite
 
-    // What fast_group does: truncation everywhere, 32-bit sums, nothing near the ends of float32's range.
-    bool fits_fast_path() const {
-        return !cuts_down && join_bits < 0 && !result_nearest && fraction_bits <= 25 && result_min_exponent == -126 &&
-               min_exponent <= 2 * fraction_bits - 127;
+    // What 32-bit lanes do: cutting as NVIDIA or as CDNA3 does, nothing near the ends of float32's range. Products and
+    // start values are multiples of 2**lowest, products below 2**(highest + 1).
+    bool fits_fast_path(int32_t lowest, int32_t highest) const {
+        if (result_min_exponent != -126 || fraction_bits > 25 || lowest < 2 * fraction_bits - 126) return false;
+        // A product far below the largest must not vanish before it is cut downward.
+        if (cuts_down && lowest + fraction_bits - highest <= -126) return false;
+        const bool together = join_bits < 0 && !cuts_down && !result_nearest && min_exponent <= 2 * fraction_bits - 127;
+        const bool joined = join_bits >= 0 && fraction_bits <= 24 && group <= 16;
+        return together || joined;
     }
 };
 
@@ -39,9 +44,9 @@ constexpr uint32_t forbid_fast_unit = 1;  // a bit of Problem::forbidden, as far
 // One group for one row and a panel of columns: a[step][row_panel] at the row, b[step][column_panel].
 struct UnitOperands {
     const float* a;
-    const int32_t* a_exponent;
+    const int32_t* a_exponent;  // 16 bits, twice
     const float* b;
-    const int32_t* b_exponent;
+    const int16_t* b_exponent;
     int64_t count;
 };
 

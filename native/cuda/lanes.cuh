@@ -70,6 +70,8 @@ struct Lane {
 
     __device__ static bool smaller(Real x, Real limit) { return magnitude(x) < limit; }
     __device__ static bool beyond(Real x, Real limit) { return !(magnitude(x) <= limit); }
+    __device__ static bool unordered(Real x) { return x != x; }
+    __device__ static bool either(bool x, bool y) { return x || y; }
     __device__ static Real add_where(bool where, Real x, Real y) { return where ? add(x, y) : x; }
     __device__ static Real sub_where(bool where, Real x, Real y) { return where ? sub(x, y) : x; }
     __device__ static Real zero_where(bool where, Real x) { return where ? of(bits_of(x) & sign) : x; }

@@ -45,6 +45,45 @@ def test_bench_prints_one_line_for_each_variant(
 ) -> None:
     assert run(monkeypatch, "bench", "--size", "48", "--threads", "1", "--json") == 0
     document = json.loads(capsys.readouterr().out)
-    assert [row["variant"] for row in document["rows"]] == [variant.name for variant in throughput.VARIANTS]
+    assert [row["variant"] for row in document["rows"]] == [v.name for v in throughput.variants_here()]
     assert all(row["rate"] > 0 and row["torch_rate"] > 0 for row in document["rows"])
     assert "1 threads" in document["machine"]
+
+
+def test_ratios_bounds_and_verdicts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    rates = {"torch.mm": 50.0, "numpy": 40.0, "nearest even": 20.0, "chunk 64": 19.5, "slow": 10.0}
+    limits = {throughput.native.current_simd_level(): 75.0}
+
+    def row(variant: throughput.Variant) -> throughput.Measurement:
+        return throughput._measurement((8, 8, 8), 1, variant, rates, limits)
+
+    beyond = row(throughput.Variant("nearest even", "e6m9", 3, 1.0))
+    assert (beyond.ratio, beyond.bound, beyond.verdict) == (0.4, 0.5, "beyond the bound")
+    chunk = row(throughput.Variant("chunk 64", "e6m9,chunk=64", 3, 0.95, "nearest even"))
+    assert (chunk.ratio, chunk.bound, chunk.verdict) == (0.975, 1.25, "met")
+    assert row(throughput.Variant("slow", "e6m9", 3, 0.4)).verdict == "missed"
+    assert row(throughput.Variant("slow", "e6m9")).verdict == ""
+    with pytest.raises(KeyError):
+        row(throughput.Variant("slow", "e6m9", 3, 0.4, "nobody"))
+
+
+def test_bench_prints_a_table_and_refuses_nonsense(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = throughput.VARIANTS[:2]
+    monkeypatch.setattr(throughput, "variants_here", lambda: few)
+    monkeypatch.setattr(throughput, "SHAPES", ((8, 9, 10), (3, 2, 1)))
+    assert run(monkeypatch, "bench", "--all") == 0
+    captured = capsys.readouterr()
+    assert captured.out.count("toward zero") == 4
+    assert "8 × 9 × 10, 2 threads, torch.mm" in captured.out
+    assert "1/2 threads" in captured.err
+    assert run(monkeypatch, "bench", "--threads", "0") == 2
+    assert "--threads must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_every_kernel_of_this_processor_has_a_rate_within_the_cache() -> None:
+    limit = throughput.tile_rate(throughput.native.current_simd_level())
+    assert limit > 0
+    assert throughput.tile_rate("portable") == 0  # the compiler's code has no float32 lanes
+    assert throughput.tile_rate("portable", "e6m9", "general") > 0

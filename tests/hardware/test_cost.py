@@ -113,8 +113,8 @@ class Grid:
     def __init__(self) -> None:
         self.costs: dict[tuple[int, ...], list[float]] = {}
 
-    def add(self, key: tuple[int, ...], kind: str, unit: Unit) -> None:
-        features = core_features(unit)
+    def add(self, key: tuple[int, ...], kind: str, unit: Unit, *, shared: bool = False) -> None:
+        features = core_features(unit, shared=shared)
         self.costs[key] = [fit(features) for fit in committed_model()[kind].values()]
 
     def shrinking(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -147,6 +147,18 @@ def test_a_wider_second_operand_never_costs_less() -> None:
     for b_exp, b_man, man in product(range(2, 9), range(11), range(1, 24)):
         unit = FloatUnit(FloatFormat(4, 3), FloatFormat(b_exp, b_man), Accumulator(FloatFormat(6, man)))
         grid.add((b_exp, b_man, man), "mac", unit)
+    assert grid.shrinking() == []
+
+
+def test_no_wider_whole_unit_with_chunks_takes_less_area() -> None:
+    for adder, exp in product(("private", "shared"), range(3, 9)):
+        accumulator = f"e{exp}m9,chunk=64"
+        areas = [cost.area_ge for cost in width_sweep("e5m2", accumulator, range(1, 24), chunk_adder=adder)]
+        assert areas == sorted(areas)
+    grid = Grid()
+    for a_man, exp, man in product(range(11), range(2, 9), range(1, 24)):
+        fmt, target = FloatFormat(5, a_man), FloatFormat(exp, man)
+        grid.add((a_man, exp, man), "mac", FloatUnit(fmt, fmt, Accumulator(target, chunk=64)), shared=True)
     assert grid.shrinking() == []
 
 

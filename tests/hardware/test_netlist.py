@@ -21,7 +21,7 @@ from partialsum.hardware.netlist import Netlist, read_netlist, settle
 from partialsum.hardware.rtl import verilog
 from partialsum.hardware.synthesis import synthesize
 from partialsum.hardware.units import parse_unit
-from tools import require_tool
+from tools import require_file, require_tool
 
 
 def netlist_of(
@@ -271,10 +271,8 @@ def test_a_missing_liberty_file_is_one_sentence(tmp_path: Path) -> None:
         read_liberty(tmp_path / "none.lib")
 
 
-@pytest.mark.skipif(
-    not OSU180.exists(), reason="Debian's qflow-tech-osu018 (GPL) is not installed; it is never needed"
-)
 def test_the_osu_library_has_the_areas_of_its_cells() -> None:
+    require_file(OSU180)
     library = read_liberty(OSU180)
     assert library.ge == 24.0
     assert library.cells["INVX1"].area / library.ge == pytest.approx(0.667, abs=1e-3)

@@ -54,4 +54,12 @@ struct DeviceBounds {
     uint32_t negative_zeros;
 };
 
+// What the choice among kernels is told.
+struct DeviceFacts {
+    const DeviceBounds* bounds;  // of a, of b, and of c where there is one
+    int64_t k;
+    int32_t has_start;
+    uint32_t forbidden;  // kernels to leave out, a bit each in the order of their launches
+};
+
 }  // namespace partialsum

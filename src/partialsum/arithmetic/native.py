@@ -61,7 +61,7 @@ def simd_level(name: str) -> Iterator[None]:
 
 @contextmanager
 def forbid_kernels(mask: int) -> Iterator[None]:
-    """Leave out kernels, one bit each in the order of ``native/cpu/choice.hpp``; tests reach the slower ones so."""
+    """Leave out kernels, one bit each in the order of ``native/include/partialsum/facts.hpp``; tests reach the slower ones so."""
     token = _forbidden.set(mask)
     try:
         yield
@@ -105,12 +105,17 @@ def rule(acc: Accumulator) -> Any:
 
 
 def _grid(acc: Accumulator, fmt: FloatFormat) -> Any:
+    return load().Grid(**grid_numbers(acc, fmt))
+
+
+def grid_numbers(acc: Accumulator, fmt: FloatFormat) -> dict[str, Any]:
+    """Return what the kernels need to know of rounding to ``fmt`` as ``acc`` does: the fields of the native record."""
     target = Target(fmt, acc.rounding, acc.overflow, acc.subnormals, acc.random_bits)
     infinite = math.inf if fmt.has_infinity else math.nan
     clamps = target.overflow is Overflow.SATURATE
     inward = {Rounding.TOWARD_ZERO: (True, True), Rounding.DOWN: (True, False), Rounding.UP: (False, True)}
     positive, negative = inward.get(target.rounding, (False, False))
-    return load().Grid(
+    return dict(
         man_bits=fmt.man_bits,
         min_exponent=fmt.min_exponent,
         bias=fmt.bias,

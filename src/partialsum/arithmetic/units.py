@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from partialsum.formats import FloatFormat, Format
 _LARGEST_INTEGER = 2.0**30
 """Below it products, and sums of two of them, stay far inside the 64 bits that the kernel computes in."""
 _WIDEST_SATURATING = 62
+_PART = 1 << 18
 
 Register = dict[str, Any]
 """Keyword arguments of the native ``gemm`` that say which accumulator sums."""
@@ -75,13 +77,28 @@ def _unit_rule(acc: AlignedAccumulator, a_min_exponent: int, b_min_exponent: int
 
 def check_integers(x: NDArray[np.float32], argument: str) -> None:
     """Raise :class:`InputError` unless every element is an integer."""
-    odd = ~np.isfinite(x) | (x != np.trunc(x))
-    if odd.any():
-        raise InputError(f"{argument} must hold integers for an IntegerAccumulator, got {x[odd][0]}")
+    for part in _parts(x):
+        odd = ~np.isfinite(part) | (part != np.trunc(part))
+        if odd.any():
+            raise InputError(f"{argument} must hold integers for an IntegerAccumulator, got {part[odd][0]}")
 
 
 def integers_fit(acc: IntegerAccumulator, *operands: NDArray[np.float32] | None) -> bool:
     """Return whether 64-bit arithmetic is exact for these operands and this register."""
-    largest = max((float(np.abs(x).max()) for x in operands if x is not None and x.size), default=0.0)
+    parts = (part for x in operands if x is not None for part in _parts(x))
+    largest = max((float(np.abs(part).max()) for part in parts), default=0.0)
     narrow = acc.overflow is IntegerOverflow.WRAP or acc.bits <= _WIDEST_SATURATING
     return largest < _LARGEST_INTEGER and narrow
+
+
+def _parts(x: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """Yield views that cover ``x``, each small enough to be copied."""
+    if x.size <= _PART:
+        if x.size:
+            yield x
+    elif len(x) == 1:
+        yield from _parts(x[0])
+    else:
+        half = len(x) // 2
+        yield from _parts(x[:half])
+        yield from _parts(x[half:])

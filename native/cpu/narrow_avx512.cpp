@@ -1,0 +1,4 @@
+#define PARTIALSUM_VARIANT avx512
+
+#include "lanes_avx512.hpp"
+#include "narrow_kernels.hpp"

@@ -1,0 +1,4 @@
+#define PARTIALSUM_VARIANT avx2
+
+#include "lanes_avx2.hpp"
+#include "wide_kernels.hpp"
