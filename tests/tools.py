@@ -17,7 +17,14 @@ REQUIRED = "PARTIALSUM_REQUIRE_TOOLS"
 
 def has_tool(name: str) -> bool:
     """Return whether a program is on PATH or, for a dotted or underscored name, a Python package is installed."""
-    return shutil.which(name) is not None or ("-" not in name and importlib.util.find_spec(name) is not None)
+    return shutil.which(name) is not None or ("-" not in name and _is_package(name))
+
+
+def _is_package(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # the parent of a dotted name is missing
+        return False
 
 
 def require_tool(name: str) -> None:

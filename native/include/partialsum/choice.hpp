@@ -11,13 +11,13 @@ constexpr int float32_lowest = -149;
 constexpr int float32_man_bits = 23, float64_man_bits = 52;
 constexpr int float32_min_exponent = -126;
 
-constexpr double infinity = __builtin_huge_val();
+inline double infinity() { return same_bits<double>(uint64_t{0x7FF0000000000000u}); }
 
-inline bool is_infinite(double x) { return x == infinity || x == -infinity; }
+inline bool is_infinite(double x) { return x == infinity() || x == -infinity(); }
 
 // 2**exponent, rounded toward zero below double's range and infinite above it.
 inline double power(int exponent) {
-    if (exponent > 1023) return infinity;
+    if (exponent > 1023) return infinity();
     if (exponent < -1074) return 0.0;
     const int field = exponent + 1023;
     return same_bits<double>(field > 0 ? static_cast<uint64_t>(field) << 52 : uint64_t{1} << (exponent + 1074));
@@ -29,7 +29,7 @@ inline int exponent_of(double x) { return static_cast<int>(same_bits<uint64_t>(x
 // (1 + quantum)**steps, by squaring; a few parts in 2**52 off, and so rounded up by more than that.
 inline double grown(double quantum, int64_t steps) {
     double result = 1.0 + 0x1p-40, factor = 1.0 + quantum;
-    for (int64_t left = steps; left > 0 && result < infinity; left /= 2) {
+    for (int64_t left = steps; left > 0 && result < infinity(); left /= 2) {
         if (left % 2 != 0) result *= factor;
         factor *= factor;
     }

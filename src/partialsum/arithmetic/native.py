@@ -61,7 +61,7 @@ def simd_level(name: str) -> Iterator[None]:
 
 @contextmanager
 def forbid_kernels(mask: int) -> Iterator[None]:
-    """Leave out kernels, one bit each in the order of ``native/include/partialsum/facts.hpp``; tests reach the slower ones so."""
+    """Leave out kernels, one bit each in the order of ``partialsum/facts.hpp``; tests reach the slower ones so."""
     token = _forbidden.set(mask)
     try:
         yield
@@ -115,15 +115,15 @@ def grid_numbers(acc: Accumulator, fmt: FloatFormat) -> dict[str, Any]:
     clamps = target.overflow is Overflow.SATURATE
     inward = {Rounding.TOWARD_ZERO: (True, True), Rounding.DOWN: (True, False), Rounding.UP: (False, True)}
     positive, negative = inward.get(target.rounding, (False, False))
-    return dict(
-        man_bits=fmt.man_bits,
-        min_exponent=fmt.min_exponent,
-        bias=fmt.bias,
-        largest=fmt.max,
-        flush_below=0.0 if target.subnormals and fmt.has_subnormals else fmt.smallest_normal,
-        over_positive=fmt.max if clamps or positive else infinite,
-        over_negative=fmt.max if clamps or negative else infinite,
-        infinite=infinite,
-        random_bits=target.random_bits or default_random_bits(fmt),
-        keeps_negative_zero=fmt.specials is not Specials.FNUZ,
-    )
+    return {
+        "man_bits": fmt.man_bits,
+        "min_exponent": fmt.min_exponent,
+        "bias": fmt.bias,
+        "largest": fmt.max,
+        "flush_below": 0.0 if target.subnormals and fmt.has_subnormals else fmt.smallest_normal,
+        "over_positive": fmt.max if clamps or positive else infinite,
+        "over_negative": fmt.max if clamps or negative else infinite,
+        "infinite": infinite,
+        "random_bits": target.random_bits or default_random_bits(fmt),
+        "keeps_negative_zero": fmt.specials is not Specials.FNUZ,
+    }

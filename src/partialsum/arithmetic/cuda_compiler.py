@@ -1,0 +1,104 @@
+"""CUDA C++ to machine code with NVRTC, at first use, kept on disk; no compiler and no torch headers at the user's.
+
+The cache lies under ``$PARTIALSUM_CACHE``, else ``$XDG_CACHE_HOME/partialsum`` or ``~/.cache/partialsum``. A file's
+name is the hash of the source, of every header, of the options and of the compiler's version, so nothing stale is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from partialsum.arithmetic.cuda_kernels import header_folders
+from partialsum.errors import InputError
+from partialsum.files import write_atomically
+
+_HINT = "install the 'cuda' extra (pip install 'partialsum[cuda]')"
+
+
+def nvrtc() -> Any:
+    """Return the NVRTC bindings; :class:`InputError` where they or the library itself are missing."""
+    try:
+        from cuda.bindings import nvrtc as bindings
+
+        bindings.nvrtcVersion()
+    except (ImportError, RuntimeError) as error:
+        raise InputError(f"kernels for CUDA tensors need NVRTC: {_HINT} ({error})") from None
+    return bindings
+
+
+def compile_kernels(source: str, architecture: str) -> bytes:
+    """Return the machine code of ``source`` for an architecture such as ``sm_90``, from the cache if it is there."""
+    folder = _cache_folder()
+    path = folder / f"{_digest(source, architecture)}.cubin"
+    try:
+        return path.read_bytes()
+    except OSError:
+        code = compile_fresh(source, architecture)[0]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, code)
+    except (OSError, InputError):
+        pass  # a cache that cannot be written costs time, nothing else
+    return code
+
+
+def compile_fresh(source: str, architecture: str, extra: tuple[str, ...] = ()) -> tuple[bytes, str]:
+    """Return the machine code of ``source`` and what the compiler said, past the cache."""
+    bindings = nvrtc()
+    program = _checked(bindings, bindings.nvrtcCreateProgram(source.encode(), b"partialsum.cu", 0, [], []))
+    options = [option.encode() for option in (*_options(architecture), *extra)]
+    result = bindings.nvrtcCompileProgram(program, len(options), options)[0]
+    log = _text(bindings, program)
+    if result != bindings.nvrtcResult.NVRTC_SUCCESS:
+        raise InputError(f"NVRTC could not compile for {architecture}: {log.strip()[:2000] or result}")
+    size = _checked(bindings, bindings.nvrtcGetCUBINSize(program))
+    code = b" " * size
+    _checked(bindings, bindings.nvrtcGetCUBIN(program, code))
+    bindings.nvrtcDestroyProgram(program)
+    return code, log
+
+
+def _options(architecture: str) -> tuple[str, ...]:
+    # No contraction: a multiply-add where the source says multiply, then add, would round once instead of twice.
+    folders = [f"-I{folder}" for folder in header_folders()]
+    return ("--std=c++17", f"--gpu-architecture={architecture}", "--fmad=false", "-default-device", *folders)
+
+
+def _text(bindings: Any, program: Any) -> str:
+    size = _checked(bindings, bindings.nvrtcGetProgramLogSize(program))
+    log = b" " * size
+    _checked(bindings, bindings.nvrtcGetProgramLog(program, log))
+    return str(log.rstrip(b"\0 "), errors="replace")
+
+
+def _checked(bindings: Any, outcome: tuple[Any, ...]) -> Any:
+    status, *values = outcome
+    if status != bindings.nvrtcResult.NVRTC_SUCCESS:
+        raise RuntimeError(f"NVRTC failed: {status}")
+    return values[0] if values else None
+
+
+def _digest(source: str, architecture: str) -> str:
+    digest = hashlib.sha256(source.encode())
+    digest.update(repr((_options(architecture), nvrtc().nvrtcVersion())).encode())
+    digest.update(_header_digest())
+    return digest.hexdigest()
+
+
+@cache
+def _header_digest() -> bytes:
+    digest = hashlib.sha256()
+    for folder in header_folders():
+        for path in sorted(folder.rglob("*.*h*")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.digest()
+
+
+def _cache_folder() -> Path:
+    if given := os.environ.get("PARTIALSUM_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "partialsum"
