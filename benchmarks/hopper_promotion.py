@@ -49,6 +49,12 @@ def measure(unit: str, distribution: str, k: int = K, side: int = SIDE, seed: in
     return {name: metric(error, exact) for name, metric in METRICS.items()}
 
 
+def line(unit: str, distribution: str, k: int = K, side: int = SIDE, seed: int = SEED) -> str:
+    """Return a line of the table."""
+    found = measure(unit, distribution, k, side, seed)
+    return f"| {distribution} | `{unit}` | {' | '.join(f'{100 * value:.2g} %' for value in found.values())} |"
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -60,10 +66,7 @@ def main() -> None:
     print(f"|---|---|{'---|' * len(METRICS)}")
     for distribution in DISTRIBUTIONS:
         for unit in UNITS:
-            found = measure(unit, distribution, given.k, given.side, given.seed)
-            print(
-                f"| {distribution} | `{unit}` | {' | '.join(f'{100 * value:.2g} %' for value in found.values())} |"
-            )
+            print(line(unit, distribution, given.k, given.side, given.seed))
 
 
 if __name__ == "__main__":

@@ -45,14 +45,14 @@ CONFIGURATIONS = [
     design("fp16", "fp16"),
     design("int8", "int32", 1),
     design("uint8,int4", "int14,saturate"),
+    design("e4m3", "aligned,fraction_bits=10,group=3,result=e8m13,promote_every=9"),
+    design("fp16", "v100-fp16", 1),
 ]
 SLOW = [
-    design("e4m3", "aligned,fraction_bits=10,group=3,result=e8m13,promote_every=9"),
     design("bf16", "fp32"),
     design("fp32", "fp32"),
     design("e5m2", "e2m20"),
     design("e5m0", "e6m4,product=e4m3"),
-    design("fp16", "v100-fp16", 1),
     design("bf16", "a100-bf16"),
     design("e4m3fn", "ada-fp8", 2),
     design("fp16", "aligned,fraction_bits=11,group=4,alignment=down,result=fp16,result_rounding=nearest_even"),

@@ -70,10 +70,10 @@ def test_the_interval_is_the_longest_that_keeps_the_target(report: Report) -> No
 
 
 def test_matrix_units_promote_just_often_enough() -> None:
-    long = Workload("long", tuple(linear("fc", 2**13, 64, 64)))
+    long = Workload("long", tuple(linear("fc", 2**11, 64, 64)))
     (row,) = (
         row
-        for row in ps.analyze(long, accumulator="h100-fp8", target_snr_db=70, inputs="e4m3fn").rows
+        for row in ps.analyze(long, accumulator="h100-fp8", target_snr_db=72, inputs="e4m3fn").rows
         if row.k > 64
     )
     (own,) = row.units
@@ -84,7 +84,7 @@ def test_matrix_units_promote_just_often_enough() -> None:
         ps.predict(row.k, f"h100-fp8,promote_every={every}", "e4m3fn").snr_db
         for every in (own.interval, 2 * own.interval)
     )
-    assert at >= 70 > twice
+    assert at >= 72 > twice
     assert own.interval_snr_db == pytest.approx(at)
 
 
@@ -137,6 +137,9 @@ def test_text_and_page_say_the_same(report: Report) -> None:
     ):
         assert sentence in text
         assert sentence in page
+    least = min(row.units[0].snr_db for row in report.rows)
+    assert f"the least, {least:.1f} dB, has stem grad_weight, k = 400, " in text
+    assert f"which does down to κ = {10 ** ((TARGET - least) / 10):.2g}." in text
     failing = [row for row in report.rows if not row.units[1].meets_target]
     share = sum(row.macs for row in failing) / report.total_macs
     assert (

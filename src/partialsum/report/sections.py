@@ -204,8 +204,10 @@ def unit_findings(report: Report, position: int) -> list[str]:
         sentences.append(f"{name}: no GEMM has an error that can be told.")
     elif not failing:
         worst, snr_db = min(told, key=lambda pair: pair[1])
+        least = criterion.kappa * 10 ** ((criterion.target_snr_db - snr_db) / 10)
         sentences.append(
-            f"{name}: every GEMM keeps {target} as it is; the least, {snr_db:.1f} dB, has {_where(worst)}."
+            f"{name}: every GEMM keeps {target} as it is; the least, {snr_db:.1f} dB, has {_where(worst)}, "
+            f"which does down to κ = {least:.2g}."
         )
     else:
         sentences.append(_failing(name, target, report, failing, unit.means))
@@ -263,7 +265,7 @@ def _unit_intervals(report: Report) -> Section:
     longest = max(unit.longest for unit in report.units)
     whole = next(row for row in report.rows if row.k == longest)
     if lines:
-        lines.append(("never", *(decibels(own.snr_db) for own in whole.units)))
+        lines.append(("as given", *(decibels(own.snr_db) for own in whole.units)))
     return Section(
         f"SNR (dB) of the longest sum, k = {longest:,}, when partial sums are promoted (or chunked) every so often",
         (),
