@@ -13,6 +13,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import partialsum as ps
+from partialsum.theory.sums import clear_cache
 
 LENGTHS = np.unique(np.random.default_rng(7).integers(1, 10**7, 10_500))[:10_000]
 
@@ -49,3 +50,19 @@ def test_bits_from_a_cold_start(benchmark: BenchmarkFixture) -> None:
         subprocess.run, (command,), {"check": True, "capture_output": True}, rounds=10, warmup_rounds=1
     )
     assert benchmark.stats["min"] < 0.5
+
+
+@pytest.mark.parametrize(("k", "limit"), [(10**6, 0.3), (10**12, 1.0)])
+@pytest.mark.parametrize("accumulator", ["e8m4", "e8m8", "e8m12", "e8m12,toward_zero", "e8m12,stochastic"])
+def test_one_evolution(benchmark: BenchmarkFixture, accumulator: str, k: int, limit: float) -> None:
+    """The goals of docs/evolution.md §4, on one quiet core."""
+    ps.predict(100, accumulator, density=0.999)
+    benchmark.pedantic(ps.predict, (k, accumulator), setup=clear_cache, rounds=5)
+    assert benchmark.stats["min"] < limit
+
+
+def test_a_network_is_one_evolution_per_accumulator(benchmark: BenchmarkFixture) -> None:
+    lengths = LENGTHS[LENGTHS <= 10**6]
+    prediction = benchmark.pedantic(ps.predict, (lengths, "e6m9,chunk=64"), setup=clear_cache, rounds=3)
+    assert prediction.snr_db.shape == lengths.shape
+    assert benchmark.stats["min"] < 5.0

@@ -25,6 +25,35 @@ def test_narrow_units(accumulator: str, product: str, k: int) -> None:
     assert predicted.gain == pytest.approx(simulated.gain, abs=0.01)
 
 
+WIDE = [
+    ("v100-fp16", "fp16"),
+    ("a100-fp16", "fp16"),
+    ("a100-bf16", "bf16"),
+    ("h100-fp16", "fp16"),
+    ("mi300-fp16", "fp16"),
+]
+
+
+@pytest.mark.parametrize(("accumulator", "product"), WIDE)
+def test_units_of_float32_results(accumulator: str, product: str) -> None:
+    simulated = ps.simulate(1024, accumulator, product, sums=4096, seed=7)
+    predicted = ps.predict(1024, accumulator, product)
+    assert simulated.snr_db > 100
+    assert predicted.snr_db == pytest.approx(simulated.snr_db, abs=1.5)  # −100 dB is a matter of the lowest bits
+
+
+@pytest.mark.parametrize("accumulator", ["b200-fp8", "mi300-fp8"])
+def test_units_that_lose_next_to_nothing_of_fp8(accumulator: str) -> None:
+    assert ps.simulate(256, accumulator, "e4m3fn", sums=1024).snr_db > 120
+    assert ps.predict(256, accumulator, "e4m3fn").snr_db > 120
+
+
+@pytest.mark.parametrize("product", ["mxfp8_e4m3", "mxint8", "nvfp4"])
+def test_block_scaled_operands_in_a_narrow_unit(product: str) -> None:
+    simulated = ps.simulate(1024, "h100-fp8", product, sums=8192, seed=8)
+    assert ps.predict(1024, "h100-fp8", product).snr_db == pytest.approx(simulated.snr_db, abs=0.5)
+
+
 def test_downward_alignment_is_biased() -> None:
     accumulator = "aligned,fraction_bits=10,group=8,result=e8m10,alignment=down"
     simulated = ps.simulate(1024, accumulator, sums=16384, seed=6)

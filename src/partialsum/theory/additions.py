@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partialsum.theory.grids import Rounder
-from partialsum.theory.products import ProductLaw
+from partialsum.theory.products import ProductLaw, few_values
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -65,6 +65,7 @@ class Additions:
 
 def condensed(law: ProductLaw, rounder: Rounder) -> ProductLaw:
     """Merge the products too small to be told apart, per sign, and drop those too rare to matter."""
+    law = few_values(law)
     unit = np.sqrt(law.power)
     tiny = unit * 2.0 ** -(rounder.format.man_bits + 2)
     keep = (law.weights * law.values**2 > 1e-20 * law.power) | (np.abs(law.values) < tiny)

@@ -2,7 +2,7 @@
 
 **The scale's place in the sum**: a product is (element · scale) · (element · scale), scales included, when it reaches the
 accumulator; this is what :func:`partialsum.arithmetic.gemm.gemm` adds for ``inputs="mxfp8_e4m3"`` too. NVFP4's float32
-scale per tensor is taken as a power of two, as if it were applied to the finished sum.
+scale per tensor is among them, which fills the products' low bits; a unit that applies it to the finished sum rounds less.
 
 With B independent elements of law F (of magnitudes) in a block, one of magnitude u has a scale that belongs to largest
 magnitudes in [l, h) with probability F(h)^(B−1) − F(l)^(B−1) where u < l, and F(h)^(B−1) where l ≤ u < h: then it is the
@@ -74,7 +74,7 @@ def _scales(fmt: BlockFormat, within: Callable[[Array], Array]) -> Iterator[tupl
     if fmt.tensor_scale:
         sizes = 2.0 ** np.arange(-60, 60, 0.125)
         largest = float(sizes[np.searchsorted(within(sizes), 1 - _TENSOR)])
-        tensor = 2.0 ** math.ceil(math.log2(largest / (fmt.element.max * fmt.scale.max)))
+        tensor = float(np.float32(largest / (fmt.element.max * fmt.scale.max)))
     codes = positive_numbers(fmt.scale)
     ends = np.concatenate([[0.0], (codes[1:] + codes[:-1]) / 2, [np.inf]]) * fmt.element.max * tensor
     for code, low, high in zip(codes, ends[:-1], ends[1:], strict=True):

@@ -23,6 +23,7 @@ Index = NDArray[np.int64]
 _POINTS_PER_DEVIATION = 16
 _DEVIATIONS = 64
 _LEAST = 1e-12
+_MOST_RESIDUES = 2.0**14
 _GOLDEN = 0.6180339887498949
 LOW_NUMBERS = 32
 _LOWEST = -(2**20)
@@ -89,8 +90,8 @@ def group_sum(
 
     Each part is a sign and products whose weights need not sum to 1: the sum over parts of sign · weight^count is the
     probability. All values are multiples of ``quantum``; ``error_power`` is E of the error that products bring along,
-    squared. Where sums are too many to be told apart, those that stand for them run evenly over ``low_numbers``
-    multiples of ``quantum`` about a grid.
+    squared. Where sums are too many to be told apart, a grid stands for them, and numbers with their low bits, up to
+    ``low_numbers`` multiples of ``quantum``.
     """
     if count == 1:
         return _single(parts, error_power, name)
@@ -112,7 +113,8 @@ def group_sum(
         )
     if total < _LEAST:
         return 0.0, ProductLaw(np.zeros(1), np.ones(1), name)
-    values, weights, errors = _inverse(mass, carried, (size, grain, quantum), low_numbers)
+    low = _residues(parts, count, quantum, min(grain / quantum, 2 * low_numbers, _MOST_RESIDUES))
+    values, weights, errors = _inverse(mass, carried, (size, grain, quantum), low)
     return total, ProductLaw(values, weights, name, errors, max(power / total, 0.0))
 
 
@@ -141,20 +143,39 @@ def _transform(value: Array, weight: Array, grain: float, size: int) -> NDArray[
     return np.fft.rfft(out)
 
 
+def _residues(parts: list[tuple[float, AlignedProducts]], count: int, quantum: float, modulus: float) -> Array:
+    """Return the law of the sum's low bits: probabilities of its quanta modulo a power of two, exactly."""
+    size = int(max(modulus, 1.0))
+    mass = np.zeros(size // 2 + 1, complex)
+    for sign, part in parts:
+        residue = np.rint(part.value / quantum % size).astype(np.int64) % size
+        mass += sign * np.fft.rfft(np.bincount(residue, part.weight, size)) ** count
+    low = np.maximum(np.fft.irfft(mass, size) if size > 1 else mass.real, 0.0)
+    return np.asarray(low / low.sum())
+
+
 def _inverse(
     mass: NDArray[np.complex128],
     carried: NDArray[np.complex128],
     grid: tuple[int, float, float],
-    low_numbers: float,
+    low: Array,
 ) -> tuple[Array, Array, Array]:
+    """Return values, probabilities and mean errors from their transforms.
+
+    What a grid value stands for has the low bits ``low``: none with their probability, others evenly over the grid.
+    """
     size, grain, quantum = grid
     place = np.fft.fftfreq(size, 1 / size)
     weights, error = np.fft.irfft(mass, size), np.fft.irfft(carried, size)
     keep = weights > 1e-14 * weights.max()
     weights, error, values = weights[keep], error[keep] / weights[keep], place[keep] * grain
-    if grain <= quantum:
+    half = low.size // 2
+    folded = low[1 : half + 1] + low[: low.size - half - 1 : -1]  # of residues 1 … half, either sign
+    odd = 1.0 - low[0]
+    if grain <= quantum or half == 0 or odd <= 1e-12:
         return values, weights, error
-    low = np.minimum(np.floor(grain / quantum / 2), low_numbers)
-    offset = np.rint(low * ((_GOLDEN * (np.abs(place[keep]) + 1)) % 1.0)) * quantum
-    pairs = np.concatenate([values - offset, values + offset])
-    return pairs, np.tile(weights / 2, 2), np.tile(error, 2)
+    even = (_GOLDEN * (np.abs(place[keep]) + 1)) % 1.0
+    offset = (1.0 + np.searchsorted(np.cumsum(folded) / folded.sum(), even)) * quantum
+    triples = np.concatenate([values, values - offset, values + offset])
+    shares = np.concatenate([low[0] * weights, odd / 2 * weights, odd / 2 * weights])
+    return triples, shares, np.tile(error, 3)

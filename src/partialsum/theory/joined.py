@@ -19,7 +19,7 @@ from partialsum.theory.transitions import Case
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-_RARE, _NEVER = 1e-10, 1e-12
+_RARE, _NEVER = 1e-10, 1e-9
 _MANY_LOW_NUMBERS = 2.0**13
 
 
@@ -112,7 +112,9 @@ class JoiningAdder:
         columns: list[tuple[Array, Array, Array, Index]] = []
         for e in half._leaders:
             probability, law = half._sum([e], max(half._unit(e), self._lattice), LOW_NUMBERS)
-            columns.append((law.values, probability * law.weights, law.error, np.full(law.values.size, e)))
+            keep = probability * law.weights > _NEVER * law.weights.max()
+            value, weight, error = law.values[keep], probability * law.weights[keep], law.error[keep]
+            columns.append((value, weight, error, np.full(value.size, e)))
         return AlignedProducts(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
     @property

@@ -26,7 +26,9 @@ from partialsum.theory.spreading import spread
 Array = NDArray[np.float64]
 
 _MOST_VALUES = 1600
-"""More distinct products than this are represented by spread ones."""
+"""More distinct values than this are represented by spread ones wherever they are added one by one."""
+_ENUMERATED = 2**19
+"""Pairs of operands up to which a law lists all products."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +198,17 @@ def _product_law(a: Operand, b: Operand) -> ProductLaw:
     significands = np.multiply.outer(*(2 * np.abs(np.frexp(side)[0]) for side in (x, y))).ravel()
     name = str(a) if a == b else f"{a}*{b}"
     law = ProductLaw(values, weights, name, carry=significands >= 2, operands=(a, b))
-    if law.values.size > _MOST_VALUES:
-        bits = _man_bits(a) + _man_bits(b) + 1
-        return ProductLaw(*spread(law.values, law.weights, _lattice(a) * _lattice(b), bits), name, operands=(a, b))
-    return law
+    return law if values.size <= _ENUMERATED else few_values(law)
+
+
+def few_values(law: ProductLaw) -> ProductLaw:
+    """Return a law of two operands with at most a few hundred values per sign, low bits spread evenly."""
+    if law.operands is None or law.values.size <= _MOST_VALUES:
+        return law
+    a, b = law.operands
+    bits = _man_bits(a) + _man_bits(b) + 1
+    values, weights = spread(law.values, law.weights, _lattice(a) * _lattice(b), bits)
+    return ProductLaw(values, weights, law.name, operands=law.operands, kept=law.kept)
 
 
 def _lattice(operand: Operand) -> float:

@@ -28,7 +28,7 @@ from partialsum.theory.grids import Rounder, product_rounder, quantum_of, regist
 from partialsum.theory.integers import exact_moments, saturating_rounders, unlimited, wrapped_moments
 from partialsum.theory.joined import JoiningAdder
 from partialsum.theory.lowbits import LEVELS
-from partialsum.theory.products import ProductLaw
+from partialsum.theory.products import ProductLaw, few_values
 
 Array = NDArray[np.float64]
 
@@ -169,6 +169,7 @@ def clear_cache() -> None:
 
 def rounded_law(law: ProductLaw, rounder: Rounder) -> ProductLaw:
     """Return the law of products rounded before they are added, with the error that carries; overflows are left out."""
+    law = few_values(law)
     values, weights, errors, power = [], [], [], 0.0
     for y, probability in rounder.outcomes(law.values):
         finite = np.isfinite(y)
