@@ -4,7 +4,7 @@
 
 The tile's rate is measured on operands that stay in the first-level cache, with the kernel that the GEMM chooses. The
 GEMM's time is measured with all rows and with half of them, one after the other: what does not shrink with the rows is
-the columns' packing; what is left beside the tile is the rest. One thread; medians of interleaved runs.
+the columns' packing; what is left beside the tile is the rest. One thread, its processor time; medians of interleaved runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from partialsum.accumulators import Accumulator, parse_accumulator
 from partialsum.arithmetic import native
 from partialsum.arithmetic.quantize import quantize
-from partialsum.arithmetic.throughput import VARIANTS, Variant, heading, tile_rate
+from partialsum.arithmetic.throughput import VARIANTS, Variant, heading, operation_rate, tile_rate
 
 COLUMNS = ("variant", "kernel", "tile GMAC/s", "of bound", "GEMM GMAC/s", "tile", "columns", "rest")
 
@@ -42,12 +42,12 @@ def profile(variant: Variant, size: int, rounds: int) -> tuple[str, ...]:
     tiles: list[float] = []
     limits: list[float] = []
     for _ in range(rounds):
-        limits.append(tile_rate(level))
+        limits.append(operation_rate(level))
         tiles.append(tile_rate(level, variant.accumulator, kernel))
         for rows, taken in times.items():
-            began = time.perf_counter()
+            began = time.thread_time()
             run(rows)
-            taken.append(time.perf_counter() - began)
+            taken.append(time.thread_time() - began)
     whole, half = (statistics.median(taken) for taken in times.values())
     rate, limit = statistics.median(tiles), statistics.median(limits)
     tile = size**3 / rate / 1e9
@@ -68,8 +68,8 @@ def main() -> None:
     if options.markdown:
         print("|".join(["---"] * len(COLUMNS)))
     for variant in VARIANTS:
-        adds_products = isinstance(parse_accumulator(variant.accumulator), Accumulator)
-        if variant.level is None and adds_products and "chunk" not in variant.accumulator:
+        acc = parse_accumulator(variant.accumulator)
+        if variant.level is None and isinstance(acc, Accumulator) and acc.chunk is None:
             print(separator.join(profile(variant, options.size, options.rounds)), flush=True)
 
 

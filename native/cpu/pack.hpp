@@ -14,7 +14,14 @@ inline namespace PARTIALSUM_VARIANT {
 
 inline int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 
+// Vectors wider than the processor's would be taken apart into single numbers.
+#if defined(__AVX512F__)
 constexpr int wide = 16;
+#elif defined(__AVX2__)
+constexpr int wide = 8;
+#else
+constexpr int wide = 4;
+#endif
 typedef float WideFloats __attribute__((vector_size(4 * wide), aligned(4)));
 typedef uint32_t WideWords __attribute__((vector_size(4 * wide), aligned(4)));
 typedef int32_t WideInts __attribute__((vector_size(4 * wide), aligned(4)));

@@ -122,6 +122,16 @@ def test_integers_refuse_fractions() -> None:
         gemm(np.ones((1, 1), np.float32), np.full((1, 1), 0.5, np.float32), "int32")
 
 
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan, 2.0**20 + 0.5])
+def test_integers_refuse_one_odd_number_among_many(odd: float) -> None:
+    a = np.ones((300, 400), np.float32)
+    a[299, 398] = odd
+    with pytest.raises(
+        ps.InputError, match=rf"a must hold integers for an IntegerAccumulator, got {np.float32(odd)}"
+    ):
+        gemm(a, np.ones((400, 1), np.float32), "int32")
+
+
 @pytest.mark.parametrize("shape", [(0, 3, 2), (2, 0, 3), (2, 3, 0), (1, 1, 1)])
 @pytest.mark.parametrize("acc", ["h100-fp8", "mi300-fp8", "int32"])
 def test_empty_and_single(acc: str, shape: tuple[int, int, int]) -> None:

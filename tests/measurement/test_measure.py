@@ -188,6 +188,13 @@ def test_under_a_policy_the_operands_are_the_policys() -> None:
     assert found.policy("snr=40").inputs == policy.inputs
 
 
+@pytest.mark.parametrize(("cost", "observed"), [(1.0, 1), (math.inf, 5)])
+def test_looking_costs_no_more_than_was_asked_for(cost: float, observed: int) -> None:
+    """A GEMM that torch computes in microseconds is looked at in the first call and then hardly ever."""
+    row = ps.measure(normal_linear(64), batches(8, 64, count=5), accumulators=NARROW, cost=cost).rows[0]
+    assert (row.calls, row.observed, row.samples) == (5, observed, observed * 384)
+
+
 def test_seeds_decide_and_threads_do_not() -> None:
     def run(seed: int, threads: int) -> str:
         ps.set_num_threads(threads)

@@ -72,7 +72,18 @@ def cases() -> Iterator[Case]:
         yield Case(f"e6m9,{rounding},product=e5m4,chunk=32")
     for name in ("dlfloat16", "lba12-2024", "bf16", "e8m22"):
         yield Case(name, None if name == "e8m22" else "e5m2")
-    for name in ("v100-fp16", "a100-bf16", "h100-fp8", "b200-fp8", "mi300-fp8", "h100-fp8,promote_every=64"):
+    for name in ("e5m22", "e5m22,saturate", "e4m20,stochastic", "bf16,product=bf16", "e4m7,product=e4m6"):
+        yield Case(name, None)
+    for name in (
+        "v100-fp16",
+        "a100-bf16",
+        "h100-fp8",
+        "h100-fp16",
+        "b200-fp8",
+        "mi300-fp16",
+        "mi300-fp8",
+        "h100-fp8,promote_every=64",
+    ):
         yield Case(name, "e4m3fn" if "fp8" in name else "fp16")
     for name in ("int20", "int12,saturate"):
         yield Case(name, "int8", scale=30)

@@ -30,6 +30,8 @@ from partialsum.workloads.gemm import Pass
 
 Array = NDArray[np.float64]
 _BLOCK_AXES = {Shape.CORRELATE: (1, 1), Shape.SPREAD: (1, 0), Shape.POSITIONS: (1, 1)}
+_FIXED_NS = 8e6
+"""Time of an observation, however small."""
 _SETUP_NS, _SUM_NS, _PLAIN_NS = 30.0, 0.13, 0.025
 """Time per product and accumulator of a small sampled product, of each of its sums, and of a plain multiply-add."""
 
@@ -63,7 +65,7 @@ class Gauge:
         """Return every how many calls the GEMM may be looked at, so that looking costs ``budget`` plain GEMMs."""
         if math.isinf(budget):
             return 1
-        cost = accumulators * size.k * (_SETUP_NS + _SUM_NS * sums)
+        cost = _FIXED_NS + accumulators * size.k * (_SETUP_NS + _SUM_NS * sums)
         return max(1, math.ceil(cost / (budget * _PLAIN_NS * size.macs)))
 
     def state(self) -> dict[str, Any]:
@@ -170,7 +172,7 @@ class Collector:
     def _quantised(self, x: Tensor, whole: Prepared, shift: int) -> NDArray[np.float32]:
         operand = self.settings.operand
         if self.plain and operand is not None:
-            scaled = torch.ldexp(x, torch.tensor(shift)) if shift else x
+            scaled = x * 2.0**shift if shift else x
             return np.asarray(quantize(scaled, operand.format, operand.rounding, operand.overflow).numpy())
         return np.asarray((x if whole.format is None else quantize(x, whole.format)).contiguous().numpy())
 
@@ -215,16 +217,23 @@ def _distance(accumulator: AnyAccumulator, man_bits: float) -> tuple[bool, float
 
 def _add_products(sums: NumberSums, a: Array, b: Array, scale: float) -> None:
     """Add the products ``a[t, r, k]·b[t, k, c]`` of all rows with all columns, without making them."""
-    rows, columns = a.shape[1], b.shape[2]
-    nonzero = float(((a != 0).sum(1, dtype=np.float64) * (b != 0).sum(2, dtype=np.float64)).sum())
-    powers = [float(((a**p).sum(1) * (b**p).sum(2)).sum()) * scale**p for p in (1, 2, 3, 4)]
-    sums.add_powers(np.array([a.shape[0] * rows * columns * a.shape[2], nonzero, *powers]))
+    nonzero = float((np.count_nonzero(a, axis=1) * np.count_nonzero(b, axis=2)).sum())
+    parts = zip(_powers(a, 1), _powers(b, 2), strict=True)
+    powers = [float((left * right).sum()) * scale**p for p, (left, right) in enumerate(parts, 1)]
+    sums.add_powers(np.array([a.shape[0] * a.shape[1] * b.shape[2] * a.shape[2], nonzero, *powers]))
     ends = [_ends(x) for x in (a, b)]
     if all(ends) and nonzero:
         (a_low, a_high), (b_low, b_high) = (pair for pair in ends if pair)
         sums.see(a_low * b_low * abs(scale), a_high * b_high * abs(scale))
 
 
+def _powers(x: Array, axis: int) -> list[Array]:
+    """Return the sums over ``axis`` of the first four powers; multiplied out, as a power function takes far longer."""
+    square = x * x
+    return [x.sum(axis), square.sum(axis), (square * x).sum(axis), (square * square).sum(axis)]
+
+
 def _ends(x: Array) -> tuple[float, float] | None:
-    magnitude = np.abs(x[x != 0])
-    return (float(magnitude.min()), float(magnitude.max())) if magnitude.size else None
+    magnitude = np.abs(x)
+    largest = float(magnitude.max(initial=0.0))
+    return (float(np.where(magnitude > 0, magnitude, np.inf).min()), largest) if largest > 0 else None

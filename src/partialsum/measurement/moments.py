@@ -77,16 +77,20 @@ class PairSums:
         _scatter(self.sums[index, 0], values.sum((1, 3)), offset)
         _scatter(self.sums[index, 1], values.sum((1, 2)), offset)
 
+    def qualities(self) -> tuple[Quality, ...]:
+        """Return the estimates of every accumulator."""
+        counted = self.sums[:, 0].sum(1)
+        lost = counted[:, -1] / np.maximum(1.0, counted[:, 0] + counted[:, -1])
+        vrr, gain, bias, snr = (_estimates(statistic, self.sums) for statistic in (_vrr, _gain, _bias, _snr_db))
+        return tuple(Quality(*parts) for parts in zip(vrr, gain, bias, snr, lost.tolist(), strict=True))
+
     def quality(self, index: int) -> Quality:
         """Return the estimates of accumulator ``index``."""
-        rows, columns = self.sums[index]
-        lost = rows[:, -1].sum() / max(1.0, rows[:, (0, -1)].sum())
-        vrr, gain, bias, snr = (_estimate(statistic, rows, columns) for statistic in (_vrr, _gain, _bias, _snr_db))
-        return Quality(vrr, gain, bias, snr, float(lost))
+        return self.qualities()[index]
 
     def variance(self, index: int = 0) -> Estimate:
         """Return the variance of the exact sums."""
-        return _estimate(_variance, *self.sums[index])
+        return _estimates(_variance, self.sums[index : index + 1])[0]
 
     @property
     def count(self) -> int:
@@ -99,43 +103,48 @@ def _scatter(groups: Array, values: Array, offset: int) -> None:
     np.add.at(groups, (np.arange(values.shape[1]) + offset) % GROUPS, values.T)
 
 
-def _estimate(statistic: Callable[[Array], Array], rows: Array, columns: Array) -> Estimate:
+def _estimates(statistic: Callable[[Array], Array], sums: Array) -> list[Estimate]:
+    """Return a statistic of ``sums`` [accumulators, 2, groups, columns] with its intervals."""
     from scipy.special import stdtrit
 
-    total = rows.sum(0)
+    total = sums[:, 0].sum(1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        value = float(statistic(total[None])[0])
-        variance, freedom = 0.0, GROUPS
-        for groups in (rows, columns):
-            used = groups[groups[:, 0] > 0]
-            if groups is columns and not len(used):
+        value = statistic(total)
+        variance, freedom = np.zeros(len(sums)), np.full(len(sums), float(GROUPS))
+        for kind in range(sums.shape[1]):
+            groups = sums[:, kind]
+            used = groups[..., 0] > 0
+            count = used.sum(1)
+            if kind and not count.any():
                 continue  # whole products were the units
-            freedom = min(freedom, len(used) - 1)
-            if freedom < 1:
-                return Estimate(value, np.inf)
-            left_out = statistic(total - used)
-            variance += (len(used) - 1) / len(used) * float(np.square(left_out - left_out.mean()).sum())
-    return Estimate(value, float(stdtrit(freedom, _CONFIDENCE)) * variance**0.5)
+            freedom = np.minimum(freedom, count - 1)
+            left_out = np.where(used, statistic(total[:, None] - groups), 0.0)
+            mean = left_out.sum(1) / count
+            spread = np.where(used, np.square(left_out - mean[:, None]), 0.0).sum(1)
+            variance += (count - 1) / count * spread
+        margin = stdtrit(np.maximum(freedom, 1), _CONFIDENCE) * np.sqrt(variance)
+    margin = np.where(freedom < 1, np.inf, margin)
+    return [Estimate(float(x), float(y)) for x, y in zip(value, margin, strict=True)]
 
 
 def _variance(sums: Array) -> Array:
-    count, exact, exact2 = sums[:, 0], sums[:, 1], sums[:, 2]
+    count, exact, exact2 = sums[..., 0], sums[..., 1], sums[..., 2]
     return np.asarray(np.maximum(exact2 / count - (exact / count) ** 2, 0.0))
 
 
 def _vrr(sums: Array) -> Array:
-    count, computed, computed2 = sums[:, 0], sums[:, 3], sums[:, 4]
+    count, computed, computed2 = sums[..., 0], sums[..., 3], sums[..., 4]
     return np.asarray((computed2 / count - (computed / count) ** 2) / _variance(sums))
 
 
 def _gain(sums: Array) -> Array:
-    count = sums[:, 0]
-    return np.asarray((sums[:, 5] / count - sums[:, 1] * sums[:, 3] / count**2) / _variance(sums))
+    count = sums[..., 0]
+    return np.asarray((sums[..., 5] / count - sums[..., 1] * sums[..., 3] / count**2) / _variance(sums))
 
 
 def _bias(sums: Array) -> Array:
-    return np.asarray(sums[:, 6] / sums[:, 0] / np.sqrt(_variance(sums)))
+    return np.asarray(sums[..., 6] / sums[..., 0] / np.sqrt(_variance(sums)))
 
 
 def _snr_db(sums: Array) -> Array:
-    return np.asarray(10 * np.log10(_variance(sums) / (sums[:, 7] / sums[:, 0])))
+    return np.asarray(10 * np.log10(_variance(sums) / (sums[..., 7] / sums[..., 0])))

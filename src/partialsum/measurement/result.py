@@ -238,11 +238,11 @@ def summarise(
     settings: Mapping[str, Any],
 ) -> Measurements:
     """Return what the gauges learnt."""
-    rows = tuple(_row(layer, pass_, gauge, len(accumulators)) for (layer, pass_), gauge in gauges.items())
+    rows = tuple(_row(layer, pass_, gauge) for (layer, pass_), gauge in gauges.items())
     return Measurements(network, batches, tuple(accumulators), rows, dict(settings))
 
 
-def _row(layer: str, pass_: Pass, gauge: Gauge, accumulators: int) -> Measurement:
+def _row(layer: str, pass_: Pass, gauge: Gauge) -> Measurement:
     size = max(gauge.sizes, key=gauge.sizes.__getitem__)
     products, walks = gauge.products.stats(), gauge.walks
     noise = size.k * gauge.products.variance
@@ -266,7 +266,7 @@ def _row(layer: str, pass_: Pass, gauge: Gauge, accumulators: int) -> Measuremen
         path=walks.path,
         order=walks.order,
         sum_exp_bits=1 if exponents is None else _span_bits(exponents[0], walks.largest),
-        qualities=tuple(gauge.pairs.quality(index) for index in range(accumulators)),
+        qualities=gauge.pairs.qualities(),
         shuffled=gauge.shuffled.quality(0),
         reference=gauge.reference,
     )
