@@ -32,6 +32,7 @@ ROOMS = {
     "experiments": "Experiments",
     "formats": "Formats",
     "hardware": "Hardware",
+    "measurement": "Measurement",
     "report": "Reports",
     "theory": "Theory",
     "workloads": "Workloads",

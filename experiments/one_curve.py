@@ -48,6 +48,8 @@ PREDICTORS = {
     "gain_lost": ("|1 − gain| of the worst GEMM, measured", 1),
 }
 """Predictor → what it is, and whether accuracy is lost as it grows (1) or falls (-1)."""
+PANELS = ("ln_v", "predicted_snr_db", "snr_db", "median_snr_db")
+"""The predictors that are drawn."""
 _WIDE = 20
 _CAP_DB = 60.0
 
@@ -170,9 +172,7 @@ def draw(found: list[dict[str, Any]], fits: Mapping[str, Mapping[str, float]]) -
     kinds = sorted({point["kind"] for point in found})
     with figure_style():
         figure = Figure(figsize=(9.4, 6.2), layout="constrained")
-        for axes, name in zip(
-            figure.subplots(2, 2).flat, ("ln_v", "predicted_snr_db", "snr_db", "gain_lost"), strict=True
-        ):
+        for axes, name in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
             for index, kind in enumerate(kinds):
                 mine = [point for point in found if point["kind"] == kind and point[name] is not None]
                 marker = "o" if "nearest" in kind else "v" if "zero" in kind else "s"
@@ -184,8 +184,8 @@ def draw(found: list[dict[str, Any]], fits: Mapping[str, Mapping[str, float]]) -
                     markersize=5,
                     label=kind if name == "ln_v" else None,
                 )
-            if name in ("ln_v", "gain_lost"):
-                axes.set_xscale("symlog", linthresh=0.1 if name == "ln_v" else 1e-3)
+            if name == "ln_v":
+                axes.set_xscale("symlog", linthresh=0.1)
             axes.set_xlabel(PREDICTORS[name][0])
             axes.set_ylabel("accuracy lost (points)")
             axes.set_title(f"residual {fits[name]['residual_points']:.1f} points", loc="right", fontsize=8)

@@ -150,5 +150,5 @@ def test_a_mistake_in_a_kernel_is_told_in_one_sentence() -> None:
     tools.require_tool("cuda.bindings")
     from partialsum.arithmetic.cuda_compiler import compile_fresh
 
-    with pytest.raises(ps.InputError, match=r"NVRTC could not compile for sm_90: .*nonsense"):
+    with pytest.raises(ps.InputError, match=r"(?s)NVRTC could not compile for sm_90: .*nonsense"):
         compile_fresh("nonsense", "sm_90")

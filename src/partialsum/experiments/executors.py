@@ -30,6 +30,9 @@ def local_pool(jobs: int, threads: int) -> Iterator[Executor]:
         try:
             yield pool
         except BaseException:
+            # A worker would go on with its run, and with the next that it has fetched already. Ending it loses nothing.
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 

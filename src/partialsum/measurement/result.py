@@ -36,7 +36,7 @@ class Measurement:
             format. The products' exponents are bounds, of the smallest and largest factors.
         operand_man_bits: Mantissa bits that the quantised operands use.
         kappa: Var(exact sum) / (k·Var(product)); 1 for independent products, less where they cancel.
-        cancellation: Mean Σ|p| over mean |Σp|.
+        cancellation: Mean ``Σ|p|`` over mean ``|Σp|``.
         path: Root mean square of partial sums over that of independent products of the same power.
         order: The same over that of the very products added in random order.
         sum_exp_bits: Exponent bits that hold the smallest product and the largest partial sum as normal numbers.
