@@ -6,6 +6,7 @@ number E[ε²]. One addition is linear in them; τ additions at once are a ratio
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -178,6 +179,20 @@ class Chain:
                 count = min(count, int(n) - self.n)
             self._advance(count)
 
+    def stopped(self, n: int) -> Chain | None:
+        """Carry on as :meth:`run` does until the next leap would pass ``n``; return a copy that stops there.
+
+        None where this chain has passed ``n`` already. Nodes and factors made so far are shared.
+        """
+        if self.n > n:
+            return None
+        while self.n < n and self.n + (count := self._next_leap()) <= n:
+            self._advance(count)
+        other = copy.copy(self)
+        other._rows = self._rows.copy()
+        other.run(n, stop=True)
+        return other
+
     def _next_leap(self) -> int:
         density = self.adder.law.density
         if self.n * density < _EXPLICIT - 0.5:
@@ -276,7 +291,7 @@ class Chain:
         self._rho, self._m = rho, m
         self._step = build_transitions(self.adder, nodes, max(2.0 * self.n, 1.0), with_zero=zero is not None)
         self._grid_spread, self._errors_at = self._spread, -1.0
-        self._factors.clear()
+        self._factors = {}
         self._move = _sparse(self._step.move, self._step.band)
         self._move_odd = _sparse(self._step.move_odd, self._step.band) if self._mirrored else self._move
         self._may_widen = bool(nodes.x[-1] < largest or (not self._mirrored and nodes.x[0] > -largest))
