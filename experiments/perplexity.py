@@ -38,6 +38,7 @@ ROUNDINGS = ("nearest_even", "toward_zero", "stochastic")
 CHUNKS = (0, 64)
 PRESETS = (
     ("e8m23", "e4m3fn,scale=tensor"),
+    ("e8m23,chunk=64", "e4m3fn,scale=tensor"),  # a control: as wide, in another order
     ("h100-fp8", "e4m3fn,scale=tensor"),
     ("h100-fp8,promote_every=128", "e4m3fn,scale=tensor"),
     ("a100-fp16", "fp16"),
