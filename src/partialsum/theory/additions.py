@@ -19,7 +19,7 @@ Index = NDArray[np.int64]
 
 _TAIL_STEPS = 8
 """Bins per octave among the large products."""
-_BLOCK = 8192
+_BLOCK = 16384
 """Additions worked on at once, so that their moments stay in the processor's cache."""
 
 

@@ -80,6 +80,8 @@ _FAR = 1e-9
 _LATE, _LEAPS_PER_OCTAVE_LATE = 10_000, 4
 _GROWTH = 3.0
 """The law's standard deviation may grow by this factor before the nodes are made anew."""
+_TRAIL_UP_TO = 10**6
+"""Additions up to which a chain can be taken up again where nodes were made."""
 
 
 class Adder(Addend, Protocol):
@@ -143,6 +145,7 @@ class Chain:
         self.adder = adder
         self.n = 0
         self._rows: list[tuple[float, ...]] = [(0.0,) * 7]
+        self._trail: list[Chain] = []
         self._unit = math.sqrt(adder.law.power)
         self._reach = reach(adder.law, _FAR)
         self._mirrored = adder.symmetric
@@ -151,6 +154,7 @@ class Chain:
         self._make_grid(
             State(Nodes(np.zeros(1), np.ones(1, bool), self._mirrored), np.zeros(1), np.zeros(1), 1.0, 0.0)
         )
+        self._trail.append(self._copied({}))
 
     @property
     def history(self) -> Moments:
@@ -180,17 +184,27 @@ class Chain:
             self._advance(count)
 
     def stopped(self, n: int) -> Chain | None:
-        """Carry on as :meth:`run` does until the next leap would pass ``n``; return a copy that stops there.
+        """Return a copy that stops at exactly ``n`` additions, as if it had started anew; shares what it can.
 
-        None where this chain has passed ``n`` already. Nodes and factors made so far are shared.
+        Carries on to the last leap that does not pass ``n``. A chain that has passed it starts the copy where nodes
+        were last made before; None where it has forgotten them.
         """
-        if self.n > n:
-            return None
         while self.n < n and self.n + (count := self._next_leap()) <= n:
             self._advance(count)
-        other = copy.copy(self)
-        other._rows = self._rows.copy()
+        start = next((chain for chain in (self, *reversed(self._trail)) if chain.n <= n), None)
+        if start is None:
+            return None
+        other = start._copied(start._factors)
         other.run(n, stop=True)
+        return other
+
+    def forget_trail(self) -> None:
+        """Let go of the nodes before the present ones."""
+        self._trail = []
+
+    def _copied(self, factors: dict[int, tuple[Factors, Factors, complex, complex]]) -> Chain:
+        other = copy.copy(self)
+        other._rows, other._trail, other._factors = self._rows.copy(), [], factors
         return other
 
     def _next_leap(self) -> int:
@@ -216,6 +230,8 @@ class Chain:
         self._record()
         if self._spread > _GROWTH * self._grid_spread:
             self._make_grid(self.state)
+            if self.n <= _TRAIL_UP_TO:
+                self._trail.append(self._copied({}))
 
     def _explicit(self) -> tuple[Array, Array, float]:
         rho, m = self._rho, self._m

@@ -33,6 +33,8 @@ from partialsum.theory.products import ProductLaw, few_values
 Array = NDArray[np.float64]
 
 _CACHE_SIZE = 64
+_TRAILS = 4
+"""Chains used last that can still be stopped at lengths they have passed without starting anew."""
 _TOTAL = FloatFormat(8, 23)
 """What promoted sums are added up in."""
 
@@ -130,6 +132,10 @@ class CachedChain:
             self._chain.run(float(n.max()))
             return self._chain.history.at(n)
 
+    def forget_trail(self) -> None:
+        """Let go of what only :meth:`law_at` needs, and that only to be fast."""
+        self._chain.forget_trail()
+
     def law_at(self, n: int) -> ProductLaw:
         """Return the law of the sum of exactly ``n`` products, with the error it carries."""
         with self._lock:
@@ -152,6 +158,8 @@ def _cached(key: tuple[object, ...], make: Callable[[], Adder]) -> CachedChain:
         _chains[key] = chain
         while len(_chains) > _CACHE_SIZE:
             _chains.popitem(last=False)
+        for old in list(_chains.values())[:-_TRAILS]:
+            old.forget_trail()
     return chain
 
 
