@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import partialsum as ps
+from partialsum.theory.sums import clear_cache
 
 # Chain and simulation (8192 sums) of the study that found the method: m_acc, rounding, n -> VRR, its tolerance.
 STUDY = [
@@ -49,3 +50,15 @@ def test_stochastic_rounding_keeps_the_signal_and_symmetry_the_mean() -> None:
 def test_wider_registers_keep_more() -> None:
     snr = [ps.predict(4096, f"e8m{m}").snr_db for m in (4, 6, 8, 10)]
     assert snr == sorted(snr)
+
+
+@pytest.mark.parametrize("accumulator", ["e8m5,chunk={}", "h100-fp8,promote_every={}"])
+def test_a_chain_stops_at_a_length_it_has_passed_as_if_started_anew(accumulator: str) -> None:
+    sizes, n = (64, 4096), 20_000
+    fresh = []
+    for size in sizes:
+        clear_cache()
+        fresh.append(ps.predict(n, accumulator.format(size), "e4m3fn").snr_db)
+    clear_cache()
+    ps.predict(n, accumulator.partition(",")[0], "e4m3fn")
+    assert [ps.predict(n, accumulator.format(size), "e4m3fn").snr_db for size in sizes] == fresh

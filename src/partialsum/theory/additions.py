@@ -19,6 +19,8 @@ Index = NDArray[np.int64]
 
 _TAIL_STEPS = 8
 """Bins per octave among the large products."""
+_BLOCK = 16384
+"""Additions worked on at once, so that their moments stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,33 @@ def additions(
 
     ``held`` is what is left of the numbers when the products arrive, where the adder cuts them first.
     """
+    rows = max(1, _BLOCK // bins.law.values.size)
+    blocks = [
+        _block(
+            numbers[i : i + rows], shares[i : i + rows], rounder, bins, None if held is None else held[i : i + rows]
+        )
+        for i in range(0, max(len(numbers), 1), rows)
+    ]
+    return blocks[0] if len(blocks) == 1 else _stacked(blocks)
+
+
+def _stacked(blocks: list[Additions]) -> Additions:
+    moves, drifts = (
+        [np.concatenate(m) for m in zip(*side, strict=True)]
+        for side in ([b.moves for b in blocks], [b.drifts for b in blocks])
+    )
+    error, power = (np.concatenate(column) for column in zip(*((b.error, b.power) for b in blocks), strict=True))
+    return Additions((moves[0], moves[1], moves[2]), (drifts[0], drifts[1], drifts[2]), error, power)
+
+
+def _block(numbers: Array, shares: Array, rounder: Rounder, bins: BinnedLaw, held: Array | None) -> Additions:
     law, shape = bins.law, (numbers.shape[0], bins.law.values.size)
     total = np.ascontiguousarray(shares.sum(1))
     kept = np.repeat(total[:, None], shape[1], axis=1)
     first, second, third = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for s, (x, share) in enumerate(zip(numbers.T, shares.T, strict=True)):
+        if not share.any():
+            continue
         z = (x if held is None else held[:, s])[:, None] + law.values
         for y, probability in rounder.outcomes(z):
             delta = y - z

@@ -6,6 +6,7 @@ number E[ε²]. One addition is linear in them; τ additions at once are a ratio
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -79,6 +80,8 @@ _FAR = 1e-9
 _LATE, _LEAPS_PER_OCTAVE_LATE = 10_000, 4
 _GROWTH = 3.0
 """The law's standard deviation may grow by this factor before the nodes are made anew."""
+_TRAIL_UP_TO = 10**6
+"""Additions up to which a chain can be taken up again where nodes were made."""
 
 
 class Adder(Addend, Protocol):
@@ -142,6 +145,7 @@ class Chain:
         self.adder = adder
         self.n = 0
         self._rows: list[tuple[float, ...]] = [(0.0,) * 7]
+        self._trail: list[Chain] = []
         self._unit = math.sqrt(adder.law.power)
         self._reach = reach(adder.law, _FAR)
         self._mirrored = adder.symmetric
@@ -150,6 +154,7 @@ class Chain:
         self._make_grid(
             State(Nodes(np.zeros(1), np.ones(1, bool), self._mirrored), np.zeros(1), np.zeros(1), 1.0, 0.0)
         )
+        self._trail.append(self._copied({}))
 
     @property
     def history(self) -> Moments:
@@ -178,6 +183,30 @@ class Chain:
                 count = min(count, int(n) - self.n)
             self._advance(count)
 
+    def stopped(self, n: int) -> Chain | None:
+        """Return a copy that stops at exactly ``n`` additions, as if it had started anew; shares what it can.
+
+        Carries on to the last leap that does not pass ``n``. A chain that has passed it starts the copy where nodes
+        were last made before; None where it has forgotten them.
+        """
+        while self.n < n and self.n + (count := self._next_leap()) <= n:
+            self._advance(count)
+        start = next((chain for chain in (self, *reversed(self._trail)) if chain.n <= n), None)
+        if start is None:
+            return None
+        other = start._copied(start._factors)
+        other.run(n, stop=True)
+        return other
+
+    def forget_trail(self) -> None:
+        """Let go of the nodes before the present ones."""
+        self._trail = []
+
+    def _copied(self, factors: dict[int, tuple[Factors, Factors, complex, complex]]) -> Chain:
+        other = copy.copy(self)
+        other._rows, other._trail, other._factors = self._rows.copy(), [], factors
+        return other
+
     def _next_leap(self) -> int:
         density = self.adder.law.density
         if self.n * density < _EXPLICIT - 0.5:
@@ -201,6 +230,8 @@ class Chain:
         self._record()
         if self._spread > _GROWTH * self._grid_spread:
             self._make_grid(self.state)
+            if self.n <= _TRAIL_UP_TO:
+                self._trail.append(self._copied({}))
 
     def _explicit(self) -> tuple[Array, Array, float]:
         rho, m = self._rho, self._m
@@ -276,7 +307,7 @@ class Chain:
         self._rho, self._m = rho, m
         self._step = build_transitions(self.adder, nodes, max(2.0 * self.n, 1.0), with_zero=zero is not None)
         self._grid_spread, self._errors_at = self._spread, -1.0
-        self._factors.clear()
+        self._factors = {}
         self._move = _sparse(self._step.move, self._step.band)
         self._move_odd = _sparse(self._step.move_odd, self._step.band) if self._mirrored else self._move
         self._may_widen = bool(nodes.x[-1] < largest or (not self._mirrored and nodes.x[0] > -largest))

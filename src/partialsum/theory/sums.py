@@ -33,6 +33,8 @@ from partialsum.theory.products import ProductLaw, few_values
 Array = NDArray[np.float64]
 
 _CACHE_SIZE = 64
+_TRAILS = 4
+"""Chains used last that can still be stopped at lengths they have passed without starting anew."""
 _TOTAL = FloatFormat(8, 23)
 """What promoted sums are added up in."""
 
@@ -53,10 +55,11 @@ def _float_moments(acc: Accumulator, law: ProductLaw, k: Array) -> Moments:
     if acc.chunk is None:
         return _float_chain(register_rounder(acc), law).at(k)
     inner = _float_chain(register_rounder(acc), law)
-    parts = inner.at(np.minimum(k, acc.chunk))
     if not (k > acc.chunk).any():
-        return parts
-    outer = _float_chain(register_rounder(acc), inner.law_at(acc.chunk))
+        return inner.at(k)
+    law = inner.law_at(acc.chunk)  # first: a chain that has not passed the chunk's end yet shares its way there
+    parts = inner.at(np.minimum(k, acc.chunk))
+    outer = _float_chain(register_rounder(acc), law)
     return _either(k, acc.chunk, parts, outer.at(np.maximum(k / acc.chunk, 1.0)))
 
 
@@ -76,10 +79,10 @@ def nested_moments(acc: Accumulator, law: ProductLaw, k: float, levels: tuple[in
 def _aligned_moments(acc: AlignedAccumulator, law: ProductLaw, k: Array) -> Moments:
     whole = acc.promote_every
     plain = replace(acc, promote_every=None)
-    parts = _group_moments(plain, law, k if whole is None else np.minimum(k, whole))
     if whole is None or not (k > whole).any():
-        return parts
+        return _group_moments(plain, law, k)
     promoted = _unit_chain(plain, law, plain.group).law_at(whole // plain.group)
+    parts = _group_moments(plain, law, np.minimum(k, whole))
     outer = _float_chain(Rounder(_TOTAL), promoted)
     return _either(k, whole, parts, outer.at(np.maximum(k / whole, 1.0)))
 
@@ -129,12 +132,18 @@ class CachedChain:
             self._chain.run(float(n.max()))
             return self._chain.history.at(n)
 
+    def forget_trail(self) -> None:
+        """Let go of what only :meth:`law_at` needs, and that only to be fast."""
+        self._chain.forget_trail()
+
     def law_at(self, n: int) -> ProductLaw:
         """Return the law of the sum of exactly ``n`` products, with the error it carries."""
         with self._lock:
             if n not in self._laws:
-                chain = Chain(self._adder)
-                chain.run(n, stop=True)
+                chain = self._chain.stopped(n)
+                if chain is None:
+                    chain = Chain(self._adder)
+                    chain.run(n, stop=True)
                 self._laws[n] = state_law(chain.state, self._adder.rounder.format, f"sum of {n}", chain.low_bits)
             return self._laws[n]
 
@@ -149,6 +158,8 @@ def _cached(key: tuple[object, ...], make: Callable[[], Adder]) -> CachedChain:
         _chains[key] = chain
         while len(_chains) > _CACHE_SIZE:
             _chains.popitem(last=False)
+        for old in list(_chains.values())[:-_TRAILS]:
+            old.forget_trail()
     return chain
 
 
