@@ -17,7 +17,8 @@ from partialsum.arithmetic import native
 from partialsum.arithmetic.gemm import gemm
 
 _ENDLESS = """
-import sys, numpy as np, partialsum as ps
+import signal, sys, numpy as np, partialsum as ps
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it, as background jobs do
 from partialsum.arithmetic import native
 ps.set_num_threads(2)
 a = np.ones((3000, 30000), dtype=np.float32)

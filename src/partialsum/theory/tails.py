@@ -54,15 +54,16 @@ class UpperTail:
         good = np.isfinite(w) & (1 + bracket * mills > 0) & (np.diff(z, prepend=-1.0) > 1e-9)
         self._end = (top * n - self.mean) / self.deviation
         self._z = z[good]
-        self._correction = PchipInterpolator(
-            self._z, (log_ndtr(-w) + np.log1p(bracket * mills))[good] + z[good] ** 2 / 2
-        )
+        # w grows with z whatever the law, and so it does between the points; far out, where few products decide, z² is
+        # thousands of times the exponent and would not interpolate.
+        self._w = PchipInterpolator(self._z, w[good])
+        self._correction = PchipInterpolator(self._z, np.log1p(bracket * mills)[good])
 
     def log(self, x: Array) -> Array:
         """Return the logarithm of the probability; −inf beyond the largest sum."""
         z = (np.asarray(x) - self.mean) / self.deviation
         inside = np.clip(z, 0.0, self._z[-1])
-        value = self._correction(inside) - inside**2 / 2
+        value = log_ndtr(-self._w(inside)) + self._correction(inside)
         return np.where((z > self._z[-1]) | (z > self._end), -np.inf, value)
 
 
