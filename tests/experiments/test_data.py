@@ -18,7 +18,7 @@ import partialsum as ps
 from partialsum.experiments.cifar import read_pickle
 from partialsum.experiments.data import batches, in_order, load_dataset
 from partialsum.experiments.idx import DEBIAN_FOLDER
-from tools import REQUIRED
+from tools import require_file
 
 RNG = np.random.default_rng(0)
 
@@ -67,12 +67,7 @@ def test_damaged_idx_files(tmp_path: Path) -> None:
 
 
 def test_fashion_mnist_is_found_by_itself() -> None:
-    if not DEBIAN_FOLDER.is_dir():
-        import os
-
-        if os.environ.get(REQUIRED):
-            pytest.fail("dataset-fashion-mnist is missing", pytrace=False)
-        pytest.skip("dataset-fashion-mnist is missing")
+    require_file(DEBIAN_FOLDER)
     data = load_dataset("fashion-mnist", test=500)
     assert (len(data.train), len(data.test), data.classes) == (60000, 500, 10)
     images, labels = data.train.samples(torch.arange(60000))
