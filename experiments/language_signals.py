@@ -32,7 +32,7 @@ from partialsum.experiments.train import learning_rate
 from partialsum.files import write_atomically
 
 OPERANDS = {"activation": "e4m3fn,scale=tensor", "weight": "e4m3fn,scale=tensor", "gradient": "e5m2,scale=tensor"}
-FRACTION_BITS = (13, 5, 3, 2)
+FRACTION_BITS = (13, 5, 3)
 PROMOTIONS = (None, 128)
 _BEGIN, _END = "<!-- language signals -->\n", "\n<!-- end -->"
 
