@@ -198,12 +198,13 @@ def _run(
     if torch is not None and isinstance(a, torch.Tensor):
         from partialsum.arithmetic import cuda_device
 
-        cuda_device.check_devices(**dict(zip(_OPERANDS[pass_], operands, strict=True)))
-        if cuda_device.on_gpu(*operands):
+        x, y = cast(Any, operands[0]), cast(Any, operands[1])
+        cuda_device.check_devices(**dict(zip(_OPERANDS[pass_], (x, y), strict=True)))
+        if cuda_device.on_gpu(x, y):
             from partialsum.arithmetic.cuda_ops import convolve_on_gpu
 
-            return cast(Array, convolve_on_gpu(pass_, *operands, shape, acc, formats, geometry))
-        left, right = (cast(Any, x).detach().numpy() for x in operands)
+            return cast(Array, convolve_on_gpu(pass_, x.detach(), y.detach(), shape, acc, formats, geometry))
+        left, right = x.detach().numpy(), y.detach().numpy()
         return cast(Array, torch.from_numpy(_sum(pass_, left, right, shape, acc, formats, geometry, chosen)))
     left, right = (cast(Floats, x) for x in operands)
     return cast(Array, _sum(pass_, left, right, shape, acc, formats, geometry, chosen))

@@ -61,11 +61,11 @@ def split_cuda(x: Tensor, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
     return elements, scales, scale
 
 
-def _checked_out(out: Any, x: Tensor) -> Tensor:
+def _checked_out(out: Tensor, x: Tensor) -> Tensor:
     fits = (
         isinstance(out, Tensor) and out.dtype == torch.float32 and out.shape == x.shape and out.device == x.device
     )
-    if not (fits and out.is_contiguous()):
+    if not fits or not out.is_contiguous():
         kind = (
             f"a {out.dtype} tensor of shape {tuple(out.shape)} on {out.device}" if isinstance(out, Tensor) else out
         )

@@ -69,9 +69,10 @@ def quantize(
     straight to ``fmt`` (to float32 first for a block format); float16 and bfloat16 are exact in float32. On tensors
     the gradient passes straight through. Formats are floats of every family, fixed point, integers, and block
     formats, whose blocks run along ``axis`` (the last one may be short). Beyond the largest number ``overflow``
-    decides: ``saturate``, or ``infinity`` as IEEE 754 says. NaN stays NaN; infinity stays infinity, or becomes NaN where ``fmt`` has none.
-    Stochastic rounding depends on ``seed`` (64 bits) and on each element's position alone. ``out``, a contiguous
-    float32 array of the same shape and kind, maybe ``x`` itself, receives the result and is returned.
+    decides: ``saturate``, or ``infinity`` as IEEE 754 says. NaN stays NaN; infinity stays infinity, or becomes NaN
+    where ``fmt`` has none. Stochastic rounding depends on ``seed`` (64 bits) and on each element's position alone.
+    ``out``, a contiguous float32 array of the same shape and kind, maybe ``x`` itself, receives the result and is
+    returned.
 
     Raises :class:`InputError` for what is no array of real numbers and for options that ``fmt`` does not know.
     """

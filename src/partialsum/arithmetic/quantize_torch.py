@@ -43,7 +43,7 @@ def _into(x: torch.Tensor, plan: Plan, out: torch.Tensor) -> torch.Tensor:
     if cuda_device.on_gpu(x):
         quantize_cuda(x, plan, out)
         return out
-    given = out.detach().numpy() if isinstance(out, torch.Tensor) and out.device.type == "cpu" else out
+    given: Any = out.detach().numpy() if isinstance(out, torch.Tensor) and out.device.type == "cpu" else out
     quantize_array(as_array(x), plan, given)
     return out
 
