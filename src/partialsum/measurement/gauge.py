@@ -32,9 +32,9 @@ from partialsum.workloads.gemm import Pass
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 _BLOCK_AXES = {Shape.CORRELATE: (1, 1), Shape.SPREAD: (1, 0), Shape.POSITIONS: (1, 1)}
-_FIXED_NS = 2e6
-"""Time of an observation, however small."""
-_LINE_NS, _STEP_NS, _SUM_NS, _PLAIN_NS = 3.0, 2.0, 0.025, 0.025
+_FIXED_NS = 1.5e6
+"""Time of an observation, however small. Times are those of two threads, whatever there are: draws depend on none."""
+_LINE_NS, _STEP_NS, _SUM_NS, _PLAIN_NS = 2.0, 1.2, 0.0125, 0.0125
 """Time per element gathered, per step of an accumulator and of one of its sums, and of a plain multiply-add."""
 _FEWEST = 128
 """Sums of an observation: rather than fewer, there are fewer observations."""
@@ -186,7 +186,7 @@ class Collector:
     def _quantised(self, x: Tensor, whole: Prepared, shift: int) -> Floats:
         """Return gathered operands, whose memory is nobody else's, quantised where they lie."""
         turned = not x.is_contiguous() and x.mT.is_contiguous()
-        values = np.asarray((x.mT if turned else x.contiguous()).numpy())
+        values = np.asarray((x.mT if turned else x.contiguous()).float().numpy())
         operand = self.settings.operand
         if self.plain and operand is not None:
             if shift:

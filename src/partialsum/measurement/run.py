@@ -40,7 +40,7 @@ def measure(
     loss: str | Loss | None = None,
     inputs: str | Format | OperandFormat | None = "e5m2,scale=tensor",
     accumulators: Sweep | Iterable[str | AnyAccumulator] | None = None,
-    samples: int = 512,
+    samples: int = 256,
     cost: float = 1.0,
     seed: int = 0,
     resume: str | Path | None = None,
