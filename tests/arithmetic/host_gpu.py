@@ -86,10 +86,10 @@ def _launchers(text: str) -> str:
 
 @functools.cache
 def host_driver() -> ctypes.CDLL:
-    """Load the host's driver where NVIDIA's bindings will look for theirs."""
+    """Load the host's driver; NVIDIA's bindings will find it loaded already."""
     text = Path(__file__).with_name("host_driver.cpp").read_text()
     library = build(text, name="libcuda.so.1", options=("-Wl,-soname,libcuda.so.1",))
-    return ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    return ctypes.CDLL(str(library))
 
 
 class Gpu:

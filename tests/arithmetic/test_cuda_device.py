@@ -121,7 +121,7 @@ def sources() -> dict[str, cuda_kernels.Source]:
     """One of every kind of kernel that is compiled."""
     found = {"census": cuda_kernels.census()}
     acc = ps.parse_accumulator("e6m9,chunk=64")
-    for shape in (cuda_kernels.LARGE, cuda_kernels.MEDIUM, cuda_kernels.SINGLE):
+    for shape in (cuda_kernels.LARGE, cuda_kernels.SINGLE):
         found |= {f"{s.names[0]} {shape}": s for s in cuda_kernels.program(acc, shape, patches=False).sources}
     stochastic = ps.parse_accumulator("e6m5,stochastic,chunk=64,product=e6m9")
     for made in (
