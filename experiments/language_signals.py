@@ -34,7 +34,7 @@ from partialsum.files import write_atomically
 OPERANDS = {"activation": "e4m3fn,scale=tensor", "weight": "e4m3fn,scale=tensor", "gradient": "e5m2,scale=tensor"}
 FRACTION_BITS = (13, 5, 3)
 PROMOTIONS = (None, 128)
-_BEGIN, _END = "<!-- language signals -->\n", "\n<!-- end -->"
+_BEGIN, _END = "<!-- language signals -->\n", "<!-- end -->"
 
 
 def unit(fraction_bits: int, promote_every: int | None) -> ps.AlignedAccumulator:
@@ -114,7 +114,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def fill(page: str, rows: list[dict[str, Any]]) -> str:
     """Return a page in Markdown with the table between its marks replaced."""
     before, _, rest = page.partition(_BEGIN)
-    return f"{before}{_BEGIN}{table(rows)}{_END}{rest.partition(_END)[2]}"
+    return f"{before}{_BEGIN}{table(rows)}\n{_END}{rest.partition(_END)[2]}"
 
 
 def main() -> None:
