@@ -55,3 +55,5 @@ def test_the_manual_has_the_committed_numbers() -> None:
     rows = json.loads((ROOT / "experiments" / "language_signals.json").read_text(encoding="utf-8"))["rows"]
     page = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
     assert SCRIPT.fill(page, rows) == page
+    empty = "before\n<!-- language signals -->\n<!-- end -->\nafter\n<!-- end -->\n"
+    assert SCRIPT.fill(empty, rows) == empty.replace("signals -->\n", f"signals -->\n{SCRIPT.table(rows)}\n")
