@@ -10,7 +10,7 @@
 namespace partialsum {
 
 const Engine& avx2_engine() {
-    static const Engine engine{"avx2", memory_for, run_block<kernels, integer_kernels>, tiles<kernels>};
+    static const Engine engine{"avx2", take_census, memory_for, run_block<kernels, integer_kernels>, tiles<kernels>};
     return engine;
 }
 

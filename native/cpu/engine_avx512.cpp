@@ -10,7 +10,7 @@
 namespace partialsum {
 
 const Engine& avx512_engine() {
-    static const Engine engine{"avx512", memory_for, run_block<kernels, integer_kernels>, tiles<kernels>};
+    static const Engine engine{"avx512", take_census, memory_for, run_block<kernels, integer_kernels>, tiles<kernels>};
     return engine;
 }
 

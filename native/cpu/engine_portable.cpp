@@ -17,7 +17,7 @@ KernelSet integer_kernels(bool) { return {}; }
 }  // namespace
 
 const Engine& portable_engine() {
-    static const Engine engine{"portable", memory_for, run_block<kernels, integer_kernels>, tiles<kernels>};
+    static const Engine engine{"portable", take_census, memory_for, run_block<kernels, integer_kernels>, tiles<kernels>};
     return engine;
 }
 
