@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "memory.hpp"
+#include "partialsum/patches.hpp"
 #include "team.hpp"
 
 namespace partialsum {
@@ -28,9 +29,16 @@ int64_t computed(int64_t rows, int64_t columns) {
     return computed_rows(rows) * ceil_div(columns, column_panel) * column_panel;
 }
 
-// The sum of products does not care which operand is called a: let the side that wastes less be the vector side.
+// Whether an operand's lines are positions of an image, which are packed by runs: the longer, the cheaper.
+bool has_windows(const Source& source) {
+    return source.patches != nullptr && source.patches->line.extent[spatial_dimensions - 1] > 1;
+}
+
+// The sum of products does not care which operand is called a: let the side that wastes less be the vector side, and a
+// convolution's windows where that makes no difference.
 Problem oriented(const Problem& problem, bool& swapped) {
-    swapped = 10 * computed(problem.n, problem.m) < 9 * computed(problem.m, problem.n);
+    const int64_t as_given = computed(problem.m, problem.n), other_way = computed(problem.n, problem.m);
+    swapped = 10 * other_way < 9 * as_given || (has_windows(problem.a) && other_way <= as_given);
     if (!swapped) return problem;
     Problem other = problem;
     std::swap(other.a, other.b);

@@ -48,11 +48,11 @@ inline void place_all(const PatchAxis& axis, int64_t first, int64_t count, Patch
     }
 }
 
-// Where a coordinate's element lies along a dimension; -1 in the padding and between the steps of a strided gradient.
+// Which element a coordinate is along a dimension; -1 in the padding and between the steps of a strided gradient.
 inline int64_t resolve(const PatchDimension& dimension, int64_t v) {
     if (v < 0) return -1;
     const int64_t at = dimension.step == 1 ? v : v / dimension.step;
-    return at < dimension.size && at * dimension.step == v ? at * dimension.stride : -1;
+    return at < dimension.size && at * dimension.step == v ? at : -1;
 }
 
 // The tensor's row at two places: null where all of it is padding.
@@ -61,7 +61,7 @@ inline const float* row_at(const Patches& patches, const float* data, const Patc
     for (int d = 0; d < last_dimension; ++d) {
         const int64_t at = resolve(patches.dimension[d], x.position[d] + y.position[d]);
         if (at < 0) return nullptr;
-        offset += at;
+        offset += at * patches.dimension[d].stride;
     }
     return data + offset;
 }
@@ -134,7 +134,7 @@ inline void copy_run(const PatchDimension& row, const float* data, int64_t v, in
     }
     for (int64_t i = 0; i < count; ++i) {
         const int64_t at = resolve(row, v + i * gap);
-        to[i] = at < 0 ? 0.0f : data[at];
+        to[i] = at < 0 ? 0.0f : data[at * row.stride];
     }
 }
 
