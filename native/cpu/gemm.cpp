@@ -34,8 +34,8 @@ bool has_windows(const Source& source) {
     return source.patches != nullptr && source.patches->line.extent[spatial_dimensions - 1] > 1;
 }
 
-// The sum of products does not care which operand is called a: let the side that wastes less be the vector side, and a
-// convolution's windows where that makes no difference.
+}  // namespace
+
 Problem oriented(const Problem& problem, bool& swapped) {
     const int64_t as_given = computed(problem.m, problem.n), other_way = computed(problem.n, problem.m);
     swapped = 10 * other_way < 9 * as_given || (has_windows(problem.a) && other_way <= as_given);
@@ -49,6 +49,8 @@ Problem oriented(const Problem& problem, bool& swapped) {
     std::swap(other.d.row, other.d.column);
     return other;
 }
+
+namespace {
 
 struct Cut {
     int64_t block_rows, block_columns, row_blocks, column_blocks;

@@ -31,6 +31,10 @@ struct Problem {
     Span a_memory, b_memory;  // where packing reads an element often (patches): their census is taken here, once
 };
 
+// The sum of products does not care which operand is called a: the side that wastes less as vectors is made b, and a
+// convolution's windows where that makes no difference.
+Problem oriented(const Problem& problem, bool& swapped);
+
 struct Outcome {
     bool finished;
     uint32_t used;  // kernels that ran, a bit each
