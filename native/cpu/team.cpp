@@ -50,6 +50,8 @@ void take_part(void* data) {
 
 }  // namespace
 
+bool joins_openmp() { return openmp() != nullptr; }
+
 void on_threads(int threads, const std::function<void(int member)>& work) {
     Call call{work};
     if (threads <= 1) return take_part(&call);

@@ -15,4 +15,7 @@ namespace partialsum {
 // started for the call. Every one of them has the default floating-point environment.
 void on_threads(int threads, const std::function<void(int member)>& work);
 
+// Whether the threads are an OpenMP team's, here and now.
+bool joins_openmp();
+
 }  // namespace partialsum
