@@ -73,10 +73,19 @@ class PairSums:
         self.sums = np.zeros((accumulators, _KINDS, GROUPS, len(_POWERS)))
         self.units = [0, 0]
 
-    def add(self, exact: Array, computed: NDArray[Any], *, clustered: bool, scale: float = 1.0) -> None:
+    def add(
+        self,
+        exact: Array,
+        computed: NDArray[Any],
+        *,
+        clustered: bool,
+        scale: float = 1.0,
+        only: Sequence[int] | None = None,
+    ) -> None:
         """Add the sums ``exact`` [t, r, c] of one observation and those ``computed`` [accumulators, t, r, c].
 
-        Both are multiplied by ``scale``. ``clustered``: the t products are the units, not rows and columns.
+        Both are multiplied by ``scale``. ``clustered``: the t products are the units, not rows and columns. ``only``:
+        the accumulators that computed.
         """
         with np.errstate(invalid="ignore"):
             error = computed - exact
@@ -90,11 +99,12 @@ class PairSums:
             np.concatenate([shared.reshape(-1, *error.shape[1:]), error, error * error, exact * error]), clustered
         )
         own = 3 * shared.shape[1]
+        chosen = np.arange(len(self.sums)) if only is None else np.array(only)
         parts = [*np.split(cells[:own], 3), *np.split(cells[own:], 3)]
         for column, (part, power) in enumerate(zip(parts, _POWERS, strict=False)):
-            self.sums[..., column] += part * scale**power
+            self.sums[chosen, ..., column] += part * scale**power
         if lost is not None:
-            self.sums[..., _LOST] += self._cells(lost.astype(np.float64), clustered)
+            self.sums[chosen, ..., _LOST] += self._cells(lost.astype(np.float64), clustered)
         units = (error.shape[1], 0) if clustered else error.shape[2:]
         self.units = [(seen + more) % GROUPS for seen, more in zip(self.units, units, strict=True)]
 
