@@ -29,6 +29,9 @@ import partialsum as ps
 from partialsum.workloads.zoo import network
 
 
+STEPS_IN_A_RUN = 3
+
+
 @dataclass(frozen=True)
 class Case:
     """A network, one step of work on it, and the policy to emulate it under."""
@@ -95,15 +98,15 @@ def seconds(step: Callable[[nn.Module], None], model: nn.Module) -> float:
 
 
 def times(case: Case, rounds: int) -> tuple[list[float], list[float]]:
-    """Return the times of alternating plain and emulated steps, after one of each to warm up."""
+    """Return the times of plain and emulated steps, in alternating runs of a few; the first of a run warms up."""
     model, step = case.build()
     policy = case.policy()
     plain, emulated = [], []
-    for _ in range(rounds + 1):
-        plain.append(seconds(step, model))
+    for _ in range(rounds):
+        plain += [seconds(step, model) for _ in range(STEPS_IN_A_RUN)][1:]
         with ps.emulate(model, policy):
-            emulated.append(seconds(step, model))
-    return plain[1:], emulated[1:]
+            emulated += [seconds(step, model) for _ in range(STEPS_IN_A_RUN)][1:]
+    return plain, emulated
 
 
 def peak_mb() -> float:
