@@ -5,8 +5,8 @@
 ``resnet20`` is a training step of ResNet-20 on CIFAR shapes, batch 128, under ``accumulation-2019`` (goal: at most 3
 times plain torch, aim 2); ``llama135m`` the forward pass of a Llama-style model of 135 million parameters on 512
 tokens under the policy of ``fp8-2018`` (goal: at most 3). Plain and emulated runs of a few steps alternate, and the ratio
-is that of the medians. Memory is how far two steps push the process's peak over what it held before the network was built, weights
-included, each kind in a process of its own (goal: at most 1.5).
+is that of the medians. Memory is how far two steps push the process's peak over what it held before the network was
+built, weights included, each kind in a process of its own (goal: at most 1.5).
 """
 
 from __future__ import annotations
