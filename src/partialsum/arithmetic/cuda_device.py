@@ -85,6 +85,16 @@ def launch(function: Any, grid: tuple[int, int, int], threads: int, on: int, *ar
     checked(outcome, "launching a kernel")
 
 
+def record(data: bytes) -> Any:
+    """Return bytes as an argument of a kernel."""
+    return ctypes.create_string_buffer(data, len(data))
+
+
+def pointer(address: int) -> Any:
+    """Return an address on the device as an argument of a kernel."""
+    return ctypes.c_uint64(address)
+
+
 def checked(outcome: tuple[Any, ...], doing: str) -> Any:
     """Return what a call of the driver gave; raise an error that says what was being done."""
     status, *values = outcome
