@@ -57,16 +57,10 @@ def gemm_cuda(
         what = scaled_summation(acc, formats, scales, sizes, multiprocessors)
     launch = Launch(what, d.device, (m, n, k), sizes[2])
     start = None if c is None else c.expand(d.shape)
-    choice = launch.choose(a, b, start)
-    record = native.load().device_gemm(
-        _described(a),
-        _described(b),
-        None if start is None else _described(start),
-        _described(d),
-        rule=launch.what.rule,
-        choice=choice,
-    )
-    launch.run(record)
+    described = [None if x is None else _described(x) for x in (a, b, start, d)]
+    with cuda_device.active(d.device):
+        choice = launch.choose(a, b, start)
+        launch.run(native.load().device_gemm(*described, rule=launch.what.rule, choice=choice))
     return d
 
 
@@ -84,16 +78,18 @@ def convolve_cuda(
     what = summation(acc, formats, (m, n, geometry.groups), multiprocessors, patches=True)
     launch = Launch(what, d.device, (m, n, k), geometry.groups)
     plan = getattr(native.load(), f"device_convolution_{pass_}")
-    record = plan(
-        *(_described(x) for x in tensors),
-        stride=(1,) * missing + geometry.stride,
-        padding=(0,) * missing + geometry.padding,
-        dilation=(1,) * missing + geometry.dilation,
-        groups=geometry.groups,
-        rule=launch.what.rule,
-        choice=launch.choose(a, b, None),
-    )
-    launch.run(record)
+    with cuda_device.active(d.device):
+        choice = launch.choose(a, b, None)
+        problem = plan(
+            *(_described(x) for x in tensors),
+            stride=(1,) * missing + geometry.stride,
+            padding=(0,) * missing + geometry.padding,
+            dilation=(1,) * missing + geometry.dilation,
+            groups=geometry.groups,
+            rule=launch.what.rule,
+            choice=choice,
+        )
+        launch.run(problem)
     return d
 
 
@@ -146,8 +142,7 @@ class Launch:
             self._launch(kernel.entry, grid, kernel.shape.threads, arguments[0], ctypes.c_int32(i), *arguments[1:])
 
     def _launch(self, name: str, grid: tuple[int, int, int], threads: int, *arguments: Any) -> None:
-        with cuda_device.active(self.device):
-            cuda_device.launch(self.functions[name], grid, threads, self.stream, *arguments)
+        cuda_device.launch(self.functions[name], grid, threads, self.stream, *arguments)
 
 
 @lru_cache(maxsize=512)
