@@ -8,8 +8,7 @@
 
 #include "dispatch.hpp"
 #include "float_environment.hpp"
-#include "partialsum/random.hpp"
-#include "partialsum/rounding.hpp"
+#include "partialsum/block_scales.hpp"
 
 namespace partialsum {
 
@@ -72,12 +71,6 @@ BitRule make_bit_rule(Rounding rounding, const Grid& grid, bool fixed_point) {
     return rule;
 }
 
-// The exact quotient as a pair, to be rounded once.
-double quotient_rounded_to_odd(double x, double divisor) {
-    const double high = x / divisor;
-    return round_to_odd(high, std::fma(-high, divisor, x));
-}
-
 template <class Element>
 void cut(void (*round)(const QuantizeRule&, const Element*, float*, int64_t, uint64_t), const QuantizeRule& rule,
          int threads, const Element* input, float* output, int64_t count) {
@@ -124,12 +117,8 @@ void quantize(
 
 float quantize_blocks(const BlockRule& rule, const QuantizeEngine& engine, int threads, BlockArrays& arrays) {
     const DefaultFloatEnvironment exact;
-    arrays.tensor_scale = 1.0f;
-    if (rule.tensor_scaled) {
-        const double largest = engine.largest(arrays.input, arrays.outer * arrays.length * arrays.inner);
-        const double unit = rule.element_largest * rule.scale_largest;
-        if (largest > 0.0) arrays.tensor_scale = static_cast<float>(quotient_rounded_to_odd(largest, unit));
-    }
+    const int64_t count = arrays.outer * arrays.length * arrays.inner;
+    arrays.tensor_scale = scale_of_tensor(rule, rule.tensor_scaled ? engine.largest(arrays.input, count) : 0.0f);
     const int64_t each = rule.block * arrays.inner;
     in_parallel(arrays.outer * arrays.blocks, threads, each, [&](int64_t first, int64_t last) {
         engine.blocks(rule, arrays, first, last);
