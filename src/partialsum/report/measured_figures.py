@@ -104,7 +104,7 @@ def _sums(chunk: int | None) -> str:
 
 def _scatter_widths(axes: Any, comparison: Comparison, target: str) -> None:
     ends = [4, 10]
-    shift = dict(zip(Pass, (-0.14, 0.0, 0.14), strict=True))
+    shift = dict(zip(Pass, (-0.27, 0.0, 0.27), strict=True))
     for pass_ in Pass:
         pairs = [
             (line.formula, line.measured)
@@ -113,7 +113,12 @@ def _scatter_widths(axes: Any, comparison: Comparison, target: str) -> None:
         ]
         for (x, y), count in Counter(pairs).items():
             axes.scatter(
-                x + shift[pass_], y, s=18 + 40 * count**0.5, color=PASS_COLOURS[pass_], alpha=0.75, linewidths=0
+                x + shift[pass_],
+                y,
+                s=min(110.0, 18 + 30 * count**0.5),
+                color=PASS_COLOURS[pass_],
+                alpha=0.75,
+                linewidths=0,
             )
             if count > 1:
                 axes.annotate(
