@@ -136,7 +136,7 @@ def _kernel(acc: Accumulator, name: str, step: str, largest: Shape, patches: boo
 def _largest_shape(name: str) -> Shape:
     if name == "general" or name.startswith("wide"):
         return MEDIUM
-    return SQUARE if name.startswith("odd") or name == "product_guarded" else LARGE
+    return LARGE if name in ("native", "plain", "product") else SQUARE
 
 
 def gemm_source(
