@@ -104,7 +104,7 @@ def _sums(chunk: int | None) -> str:
 
 def _scatter_widths(axes: Any, comparison: Comparison, target: str) -> None:
     ends = [4, 10]
-    shift = dict(zip(Pass, (-0.14, 0.0, 0.14), strict=True))
+    shift = dict(zip(Pass, (-0.27, 0.0, 0.27), strict=True))
     for pass_ in Pass:
         pairs = [
             (line.formula, line.measured)
@@ -113,7 +113,12 @@ def _scatter_widths(axes: Any, comparison: Comparison, target: str) -> None:
         ]
         for (x, y), count in Counter(pairs).items():
             axes.scatter(
-                x + shift[pass_], y, s=18 + 40 * count**0.5, color=PASS_COLOURS[pass_], alpha=0.75, linewidths=0
+                x + shift[pass_],
+                y,
+                s=min(110.0, 18 + 30 * count**0.5),
+                color=PASS_COLOURS[pass_],
+                alpha=0.75,
+                linewidths=0,
             )
             if count > 1:
                 axes.annotate(
@@ -158,16 +163,20 @@ def draw_heat(measurements: Measurements, heat: Heat) -> Figure:
                 _outline(panel, values)
         tall = min(_BAR, height - _HEAD - _FOOT)
         place = figure.add_axes((0.925, 1 - (_HEAD + tall) / height, 0.013, tall / height))
-        figure.colorbar(mesh, cax=place, extend="both", extendfrac="auto").set_label("SNR (dB)")
+        ticks = _LEVELS[:: 2 if tall > _BAR / 2 else 4]
+        figure.colorbar(mesh, cax=place, extend="both", extendfrac="auto", ticks=ticks).set_label("SNR (dB)")
         figure.text(0.01, 1 - 0.2 / height, heat.title, fontsize=10.5, fontweight="bold", va="center")
-        figure.text(0.01, 1 - 0.4 / height, _legend(measurements, layers), fontsize=8, color=MUTED, va="center")
+        figure.text(
+            0.01, 1 - 0.4 / height, _legend(measurements, heat, layers), fontsize=8, color=MUTED, va="center"
+        )
     return figure
 
 
-def _legend(measurements: Measurements, shown: list[str]) -> str:
+def _legend(measurements: Measurements, heat: Heat, shown: list[str]) -> str:
     layers = len({row.layer for row in measurements.rows})
-    some = f"; {len(shown)} of {layers} layers, evenly spaced" if len(shown) < layers else ""
-    return f"Red line: 20 dB{some}"
+    border = ["Red line: 20 dB"] if heat.axis == "mantissa bits" else []
+    some = [f"{len(shown)} of {layers} layers, evenly spaced"] if len(shown) < layers else []
+    return "; ".join(border + some)
 
 
 def _snr_table(measurements: Measurements, layers: list[str], pass_: Pass, indices: list[int]) -> Any:
