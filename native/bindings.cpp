@@ -18,6 +18,7 @@
 #include "device_bindings.hpp"
 #include "dispatch.hpp"
 #include "gemm.hpp"
+#include "many_rules.hpp"
 #include "quantize_bindings.hpp"
 #include "unit_kinds.hpp"
 
@@ -25,6 +26,8 @@ namespace nb = nanobind;
 using namespace partialsum;
 
 namespace {
+
+using Doubles = nb::ndarray<double, nb::device::cpu, nb::c_contig>;
 
 std::vector<std::string> levels() {
     std::vector<std::string> names;
@@ -107,6 +110,46 @@ uint32_t matmul(
     return run_problem(problem, {&rule, unit, integer, threads, &level, forbidden});
 }
 
+// d[rule] = a @ b under each rule, in the calling thread; d is [rules, batch, m, n]. `doubles`, contiguous, gets the
+// sums in float64.
+uint32_t matmul_many(
+    const std::vector<const Rule*>& rules, const Input& a, const Input& b, const Output& d,
+    const std::optional<Doubles>& doubles, const std::string& level, uint32_t forbidden
+) {
+    require(a.ndim() == 3 && b.ndim() == 3 && d.ndim() == 4, "a and b must have rank 3 and d rank 4");
+    require(
+        d.shape(0) == rules.size() && a.shape(0) == d.shape(1) && b.shape(0) == d.shape(1) && a.shape(1) == d.shape(2) &&
+            b.shape(2) == d.shape(3) && a.shape(2) == b.shape(1),
+        "a, b and d must be [batch, m, k], [batch, k, n] and [rules, batch, m, n]");
+    const std::vector<int64_t> shape = shape_of(d);
+    require(!doubles || shape_of(*doubles) == std::vector<int64_t>(shape.begin() + 1, shape.end()), "doubles must have the shape of a result");
+    for (const Rule* rule : rules) require(rule->rounding != Rounding::stochastic, "no rule may round stochastically");
+    std::vector<int64_t> d_offsets;
+    for (int64_t i = 0; i < static_cast<int64_t>(d.shape(1)); ++i) d_offsets.push_back(i * d.stride(1));
+    const auto a_offsets = batch_offsets(a), b_offsets = batch_offsets(b);
+
+    Problem problem{};
+    problem.m = static_cast<int64_t>(d.shape(2));
+    problem.n = static_cast<int64_t>(d.shape(3));
+    problem.k = static_cast<int64_t>(a.shape(2));
+    problem.batch = static_cast<int64_t>(d.shape(1));
+    problem.a = {a.data(), a.stride(1), a.stride(2), nullptr};
+    problem.b = {b.data(), b.stride(2), b.stride(1), nullptr};
+    problem.d = {d.data(), {problem.m + 1, d.stride(2), 0}, {problem.n + 1, d.stride(3), 0}};
+    problem.a_offsets = a_offsets.data();
+    problem.b_offsets = b_offsets.data();
+    problem.d_offsets = d_offsets.data();
+    problem.forbidden = forbidden;
+    const Engine& engine = engine_named(level);
+    Outcome outcome{};
+    {
+        const nb::gil_scoped_release unlocked;
+        outcome = gemm_under_many_rules(problem, rules, d.stride(0), doubles ? doubles->data() : nullptr, engine, interrupted);
+    }
+    if (!outcome.finished) throw nb::python_error();
+    return outcome.used;
+}
+
 }  // namespace
 
 NB_MODULE(_native, module) {
@@ -172,4 +215,7 @@ NB_MODULE(_native, module) {
         "gemm", matmul, nb::arg("rule"), nb::arg("a").noconvert(), nb::arg("b").noconvert(),
         nb::arg("c").noconvert().none(), nb::arg("d").noconvert(), nb::arg("threads"), nb::arg("level"),
         nb::arg("forbidden"), nb::arg("unit").none() = nullptr, nb::arg("integer").none() = nullptr);
+    module.def(
+        "gemm_many", matmul_many, nb::arg("rules"), nb::arg("a").noconvert(), nb::arg("b").noconvert(),
+        nb::arg("d").noconvert(), nb::arg("doubles").noconvert().none(), nb::arg("level"), nb::arg("forbidden"));
 }

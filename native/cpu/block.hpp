@@ -33,13 +33,13 @@ private:
 #endif
 };
 
-// The buffers of one thread, cut from one piece of memory.
+// The buffers of one thread, cut from one piece of memory. Where others pack, there is room for sums only.
 class Workspace {
 public:
-    Workspace(const Block& block, void* memory) : memory_(static_cast<char*>(memory)) {
+    Workspace(const Block& block, void* memory, bool packs = true) : memory_(static_cast<char*>(memory)) {
         const int64_t row_count = round_up(block.row_count, row_panel);
         const int64_t column_count = round_up(block.column_count, column_panel);
-        const int64_t steps = piece_steps(block);
+        const int64_t steps = packs ? piece_steps(block) : 0;
         const bool random = block.rule->rounding == Rounding::stochastic;
         const bool products = random && block.rule->rounds_product;
         rows = cut<float>(row_count * steps);
@@ -77,10 +77,17 @@ struct SumFacts {
     bool in_format;
 };
 
+// Operands as tiles read them: rows[panel][step][row], columns with `step` and `panel_stride` elements between theirs.
+struct Packed {
+    const float* rows;
+    const float* columns;
+    int64_t step, panel_stride;
+};
+
 class BlockRun {
 public:
-    BlockRun(const Block& block, void* memory, KernelTable kernels)
-        : block_(block), rule_(*block.rule), w_(block, memory), kernels_(kernels),
+    BlockRun(const Block& block, void* memory, KernelTable kernels, bool packs = true)
+        : block_(block), rule_(*block.rule), w_(block, memory, packs), kernels_(kernels),
           stride_(round_up(block.column_count, column_panel)), rows_(round_up(block.row_count, row_panel)),
           format_lowest_(rule_.sum.min_exponent - rule_.sum.man_bits),
           reads_in_place_(block.row_count <= row_panel && block.columns.patches == nullptr &&
@@ -94,9 +101,7 @@ public:
             const int64_t most = rule_.chunk == 0 && !sum_.in_format ? 1 : piece_steps(block_);
             const int64_t steps = block_.k - first < most ? block_.k - first : most;
             pack(first, steps);
-            choose(first, steps);
-            if (rule_.rounding == Rounding::stochastic) pack_all_words(first, steps);
-            for (int64_t row = 0; row < block_.row_count; row += row_panel) run_rows(row, first, steps);
+            add(first, steps);
             first += steps;
             if (!block_.proceed(block_.context)) return false;
         }
@@ -104,11 +109,7 @@ public:
         return true;
     }
 
-private:
-    bool chunked() const { return rule_.chunk != 0; }
-
-    float* results() const { return chunked() ? w_.totals : w_.sums; }
-
+    // The parts of a run, for blocks that are summed side by side (many.hpp): what one has packed, others add too.
     void begin() {
         const size_t bytes = sizeof(float) * static_cast<size_t>(rows_ * stride_);
         std::memset(w_.sums, 0, bytes);
@@ -118,22 +119,6 @@ private:
         sum_ = chunked() ? SumFacts{format_lowest_, true} : start;
         total_ = start;
         if (block_.start.data == nullptr) sum_.lowest = total_.lowest = no_lowest;
-    }
-
-    SumFacts load_start() {
-        Bounds bounds;
-        const Start& start = block_.start;
-        for (int64_t i = 0; i < block_.row_count; ++i) {
-            float* to = results() + i * stride_;
-            const float* from = start.data + (block_.first_row + i) * start.row_stride;
-            for (int64_t j = 0; j < block_.column_count; ++j) {
-                to[j] = from[(block_.first_column + j) * start.column_stride];
-            }
-            bounds.add(to, block_.column_count);
-        }
-        const Census census = bounds.census();
-        const bool in_format = census.significant <= rule_.sum.man_bits + 1 && census.lowest >= format_lowest_;
-        return {census.lowest, in_format};
     }
 
     void pack(int64_t first, int64_t steps) {
@@ -154,6 +139,62 @@ private:
         }
         row_census_ = rows.census();
         column_census_ = columns.census();
+    }
+
+    void add(int64_t first, int64_t steps) {
+        choose(first, steps);
+        if (rule_.rounding == Rounding::stochastic) pack_all_words(first, steps);
+        for (int64_t row = 0; row < block_.row_count; row += row_panel) run_rows(row, first, steps);
+    }
+
+    Packed packed() const { return {w_.rows, b_, b_step_, b_panel_}; }
+
+    void share(const BlockRun& packed) {
+        w_.rows = packed.w_.rows;
+        b_ = packed.b_;
+        b_step_ = packed.b_step_;
+        b_panel_ = packed.b_panel_;
+        row_census_ = packed.row_census_;
+        column_census_ = packed.column_census_;
+    }
+
+    void finish() const {
+        const Destination& to = block_.destination;
+        const int64_t count = block_.column_count;
+        int64_t columns[max_single_columns];
+        for (int64_t j = 0; j < count; ++j) columns[j] = to.column.offset(block_.first_column + j);
+        const bool side_by_side = to.column.inner_stride == 1 && columns[count - 1] - columns[0] == count - 1;
+        for (int64_t i = 0; i < block_.row_count; ++i) {
+            float* sums = results() + i * stride_;
+            make_canonical(sums);
+            float* row = to.data + to.row.offset(block_.first_row + i);
+            if (side_by_side) {
+                std::memcpy(row + columns[0], sums, sizeof(float) * static_cast<size_t>(count));
+            } else {
+                for (int64_t j = 0; j < count; ++j) row[columns[j]] = sums[j];
+            }
+        }
+    }
+
+private:
+    bool chunked() const { return rule_.chunk != 0; }
+
+    float* results() const { return chunked() ? w_.totals : w_.sums; }
+
+    SumFacts load_start() {
+        Bounds bounds;
+        const Start& start = block_.start;
+        for (int64_t i = 0; i < block_.row_count; ++i) {
+            float* to = results() + i * stride_;
+            const float* from = start.data + (block_.first_row + i) * start.row_stride;
+            for (int64_t j = 0; j < block_.column_count; ++j) {
+                to[j] = from[(block_.first_column + j) * start.column_stride];
+            }
+            bounds.add(to, block_.column_count);
+        }
+        const Census census = bounds.census();
+        const bool in_format = census.significant <= rule_.sum.man_bits + 1 && census.lowest >= format_lowest_;
+        return {census.lowest, in_format};
     }
 
     // The stream of the caller's rows or columns, whichever side of this block they are.
@@ -315,24 +356,6 @@ private:
                     column_words, &rule_});
     }
 
-    void finish() const {
-        const Destination& to = block_.destination;
-        const int64_t count = block_.column_count;
-        int64_t columns[max_single_columns];
-        for (int64_t j = 0; j < count; ++j) columns[j] = to.column.offset(block_.first_column + j);
-        const bool side_by_side = to.column.inner_stride == 1 && columns[count - 1] - columns[0] == count - 1;
-        for (int64_t i = 0; i < block_.row_count; ++i) {
-            float* sums = results() + i * stride_;
-            make_canonical(sums);
-            float* row = to.data + to.row.offset(block_.first_row + i);
-            if (side_by_side) {
-                std::memcpy(row + columns[0], sums, sizeof(float) * static_cast<size_t>(count));
-            } else {
-                for (int64_t j = 0; j < count; ++j) row[columns[j]] = sums[j];
-            }
-        }
-    }
-
     // One NaN for all; and fast kernels leave -0 where the format has none.
     void make_canonical(float* sums) const {
         const bool signless = block_.k > 0 && rule_.sum.keeps_negative_zero == 0;
@@ -346,7 +369,6 @@ private:
             std::memcpy(sums + j, &bits, sizeof bits);
         }
     }
-
 
     const Block& block_;
     const Rule& rule_;

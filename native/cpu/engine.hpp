@@ -35,6 +35,12 @@ struct Destination {
     DestinationAxis row, column;
 };
 
+// Where sums in float64 go; data is null where nobody wants them.
+struct DoubleDestination {
+    double* data;
+    int64_t row_stride, column_stride;
+};
+
 // Start values c, with broadcasting strides; data is null where the sum starts from +0.
 struct Start {
     const float* data;
@@ -86,6 +92,9 @@ struct Engine {
     size_t (*memory_for)(const Block& widest);
     // False where `proceed` stopped it.
     bool (*run)(const Block& block, void* memory);
+    // The same for blocks that differ in rule and destination alone, packed once, and in float64. See many.hpp.
+    size_t (*memory_for_many)(const Block* blocks, int64_t count);
+    bool (*run_many)(const Block* blocks, int64_t count, const DoubleDestination& doubles, void* memory);
     // Sums tiles of made-up data within the first-level cache, `times` over, with one kernel, whether or not it is exact
     // for them, and returns how many multiply-adds that was; 0 where the engine lacks the kernel. With Kernel::native
     // that is the limit that no kernel can pass.

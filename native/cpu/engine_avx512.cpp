@@ -6,11 +6,13 @@
 #include "block.hpp"
 #include "general.hpp"
 #include "kernel_tables.hpp"
+#include "many.hpp"
 
 namespace partialsum {
 
 const Engine& avx512_engine() {
-    static const Engine engine{"avx512", memory_for, run_block<kernels, integer_kernels>, tiles<kernels>};
+    static const Engine engine{"avx512", memory_for, run_block<kernels, integer_kernels>,
+                               memory_for_many, run_many<kernels>, tiles<kernels>};
     return engine;
 }
 

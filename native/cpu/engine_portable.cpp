@@ -3,6 +3,7 @@
 
 #include "block.hpp"
 #include "general.hpp"
+#include "many.hpp"
 
 namespace partialsum {
 
@@ -17,7 +18,8 @@ KernelSet integer_kernels(bool) { return {}; }
 }  // namespace
 
 const Engine& portable_engine() {
-    static const Engine engine{"portable", memory_for, run_block<kernels, integer_kernels>, tiles<kernels>};
+    static const Engine engine{"portable", memory_for, run_block<kernels, integer_kernels>,
+                               memory_for_many, run_many<kernels>, tiles<kernels>};
     return engine;
 }
 

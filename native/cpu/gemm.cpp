@@ -27,7 +27,8 @@ int64_t computed(int64_t rows, int64_t columns) {
     return computed_rows(rows) * ceil_div(columns, column_panel) * column_panel;
 }
 
-// The sum of products does not care which operand is called a: let the side that wastes less be the vector side.
+}  // namespace
+
 Problem oriented(const Problem& problem, bool& swapped) {
     swapped = 10 * computed(problem.n, problem.m) < 9 * computed(problem.m, problem.n);
     if (!swapped) return problem;
@@ -39,6 +40,8 @@ Problem oriented(const Problem& problem, bool& swapped) {
     std::swap(other.d.row, other.d.column);
     return other;
 }
+
+namespace {
 
 struct Cut {
     int64_t block_rows, block_columns, row_blocks, column_blocks;

@@ -24,6 +24,9 @@ struct Problem {
     uint32_t forbidden;  // kernels to leave out, a bit each
 };
 
+// The sum of products does not care which operand is called a: the side that wastes less as vectors is made b.
+Problem oriented(const Problem& problem, bool& swapped);
+
 struct Outcome {
     bool finished;
     uint32_t used;  // kernels that ran, a bit each

@@ -182,6 +182,16 @@ def test_text_is_its_bytes(tmp_path: Path) -> None:
     assert len(reference.train) > 1000
     with pytest.raises(ps.InputError, match=r"text 'module:no\.such' must name an installed Python module"):
         load_dataset("text", "module:no.such")
+    (tmp_path / "b.txt").write_bytes(text[600:])
+    (tmp_path / "a.txt").write_bytes(text[:600])
+    (tmp_path / "c.txt").mkdir()
+    joined = load_dataset("text", tmp_path / "[abc].txt", context=10)
+    for mine, theirs in ((joined.train, data.train), (joined.test, data.test)):
+        everything = torch.arange(len(theirs))
+        assert len(mine) == len(theirs)
+        assert torch.equal(mine.samples(everything)[1], theirs.samples(everything)[1])
+    with pytest.raises(ps.InputError, match=r"text '.*/no\*\.txt' must fit some file, seen from '.*': none does"):
+        load_dataset("text", tmp_path / "no*.txt")
     path.write_bytes(b"short")
     with pytest.raises(ps.InputError, match="must be longer for samples of 10 bytes, got 5 bytes: at least 121"):
         load_dataset("text", path, context=10)

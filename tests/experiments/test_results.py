@@ -14,7 +14,7 @@ import partialsum as ps
 from partialsum.cli import app
 from partialsum.experiments.figures import draw
 from partialsum.experiments.results import read_results, write_results
-from partialsum.experiments.tables import markdown_table
+from partialsum.experiments.tables import fill_tables, markdown_table
 from partialsum.report.style import figure_bytes
 
 COMMITTED = Path(__file__).parents[2] / "experiments" / "results"
@@ -101,6 +101,29 @@ def test_the_command(tmp_path: Path) -> None:
     failed = RUNNER.invoke(app, ["results", str(nothing)])
     assert isinstance(failed.exception, ps.InputError)
     assert "there are no result files in" in str(failed.exception)
+
+
+def test_a_page_gets_its_tables(tmp_path: Path) -> None:
+    write_results(RESULTS, tmp_path / "made.json")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "before\n<!-- table other -->\nkept\n<!-- end -->\n<!-- table made -->\nold\n<!-- end -->\nafter\n"
+    )
+    for _ in range(2):
+        done = RUNNER.invoke(app, ["results", str(tmp_path / "made.json"), "--fill", str(page), "--json"])
+        assert done.exit_code == 0
+        before, table = page.read_text().split("<!-- table made -->\n")
+        assert before == "before\n<!-- table other -->\nkept\n<!-- end -->\n"
+        assert table == f"{markdown_table(RESULTS)}\n\n(5 of 8 planned runs were made.)\n<!-- end -->\nafter\n"
+    failed = RUNNER.invoke(app, ["results", str(tmp_path / "made.json"), "--fill", str(tmp_path / "none.md")])
+    assert "cannot read page" in str(failed.exception)
+
+
+def test_the_manual_has_the_committed_numbers() -> None:
+    page = (COMMITTED.parents[1] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    found = {path.stem: read_results(path) for path in COMMITTED.glob("*.json")}
+    assert fill_tables(page, found) == page
+    assert all(f"<!-- table {name} -->" in page for name in found)
 
 
 def test_train_and_sweep_commands(tmp_path: Path) -> None:

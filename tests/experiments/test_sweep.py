@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import partialsum as ps
+from partialsum.cli.sweep import _line
 from partialsum.experiments.executors import dask_cluster, local_pool
 from partialsum.experiments.folder import RunFolder
 from partialsum.experiments.results import gather, read_results, write_results
@@ -76,6 +77,22 @@ def test_results_add_up(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("weights.pt")}
     run_sweep(sweep, tmp_path, here)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("weights.pt")}
+
+
+def test_the_time_left_counts_the_steps_of_this_call_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half, seen = load_sweep({**TABLE, "sweep": {"training.seed": [0]}}), list[Status]()
+    run_sweep(half, tmp_path, here)
+    run_sweep(load_sweep(TABLE), tmp_path, here, notify=seen.append)
+    assert {status.steps_found for status in seen} == {20}
+    member, result = next(status.latest for status in seen if status.latest is not None)
+    for status, words in (
+        (Status(4, 3, 30, 40, 60.0, (member, result), 20), "; about 1 min left"),
+        (Status(4, 2, 20, 40, 60.0, (member, result), 20), "%"),
+    ):
+        _line(status)
+        assert capsys.readouterr().err.strip().endswith(words)
 
 
 def test_results_of_something_else_are_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from partialsum.errors import InputError
-from partialsum.measurement.moments import GROUPS, PairSums, Quality
+from partialsum.measurement.moments import GROUPS, PairSums, Quality, qualities, variances
 from partialsum.measurement.targets import Target, parse_target
 from partialsum.measurement.tensors import NumberSums, mantissa_bits
 
@@ -34,11 +34,14 @@ def test_pairs_in_parts_are_pairs_at_once(clustered: bool) -> None:
     exact = rng.normal(2.0, 3.0, (20, 4, 6, 5))
     computed = 0.8 * exact + rng.normal(0.1, 0.5, exact.shape)
     pairs = PairSums(2)
-    for number, (x, y) in enumerate(zip(exact, computed, strict=True)):
-        pairs.add(1, x, y, number, clustered=clustered)
-    check(pairs.quality(1), direct(exact, computed))
-    assert pairs.variance(1).value == pytest.approx(exact.var())
-    assert pairs.quality(1).lost == 0
+    for x, y in zip(exact, computed, strict=True):
+        pairs.add(x, np.stack([x, y]), clustered=clustered)
+    (perfect, quality), (_, again) = qualities([pairs, pairs])
+    check(quality, direct(exact, computed))
+    assert again == quality
+    assert (perfect.vrr.value, perfect.snr_db.value) == (1, math.inf)
+    assert variances([pairs])[0].value == pytest.approx(exact.var())
+    assert quality.lost == 0
 
 
 def test_sums_that_were_lost_are_counted_and_left_out() -> None:
@@ -47,10 +50,11 @@ def test_sums_that_were_lost_are_counted_and_left_out() -> None:
     computed = exact * 1.1
     computed[0, 0, :4] = [np.inf, -np.inf, np.nan, np.inf]
     pairs = PairSums(1)
-    pairs.add(0, exact, computed, 0, clustered=False)
+    pairs.add(exact, computed[None], clustered=False)
     good = np.isfinite(computed)
-    check(pairs.quality(0), direct(exact[good], computed[good]))
-    assert pairs.quality(0).lost == 0.04
+    quality = qualities([pairs])[0][0]
+    check(quality, direct(exact[good], computed[good]))
+    assert quality.lost == 0.04
     assert pairs.count == 100
 
 
@@ -62,14 +66,14 @@ def test_intervals_cover_the_truth(by: str) -> None:
     covered = 0
     for _ in range(300):
         pairs = PairSums(1)
-        for number in range(3):
+        for _ in range(3):
             shape = (1, 16, 16)
             sizes = {"independent": shape, "rows": (1, 16, 1), "columns": (1, 1, 16)}
             spread = np.exp(rng.normal(0, 0.5, sizes[by]) - 0.125)  # error power that rows or columns share
             exact = rng.normal(size=shape)
             error = rng.normal(size=shape) * np.sqrt(0.1 * spread)
-            pairs.add(0, exact, exact + error, number, clustered=False)
-        snr = pairs.quality(0).snr_db
+            pairs.add(exact, (exact + error)[None], clustered=False)
+        snr = qualities([pairs])[0][0].snr_db
         covered += snr.low <= true_snr <= snr.high
     assert covered >= 270
     assert snr.margin < 6
@@ -77,8 +81,8 @@ def test_intervals_cover_the_truth(by: str) -> None:
 
 def test_one_group_gives_no_interval() -> None:
     pairs = PairSums(1)
-    pairs.add(0, np.ones((1, 1, 4)), np.ones((1, 1, 4)), 0, clustered=False)
-    assert pairs.quality(0).vrr.margin == math.inf
+    pairs.add(np.ones((1, 1, 4)), np.ones((1, 1, 1, 4)), clustered=False)
+    assert qualities([pairs])[0][0].vrr.margin == math.inf
     assert GROUPS >= 8
 
 

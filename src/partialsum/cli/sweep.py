@@ -106,6 +106,7 @@ def _line(status: Status) -> None:
 def _words(status: Status) -> str:
     assert status.latest is not None
     member, result = status.latest
-    left = status.seconds * (status.all_steps - status.steps) / max(status.steps, 1)
     outcome = f"{result['status']}, test accuracy {100 * result['test_accuracy']:.2f} %"
-    return f"[{status.finished}/{status.total}] {member.name}: {outcome}; about {left / 60:.0f} min left"
+    seconds = status.seconds_left
+    left = "" if seconds is None else f"; about {seconds / 60:.0f} min left"
+    return f"[{status.finished}/{status.total}] {member.name}: {outcome}{left}"

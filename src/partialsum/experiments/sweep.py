@@ -60,7 +60,10 @@ class Sweep:
 
 @dataclass(slots=True)
 class Status:
-    """How far a sweep is; ``latest`` is the run that ended last, with its result."""
+    """How far a sweep is; ``latest`` is the run that ended last, with its result.
+
+    ``steps`` of ``all_steps`` are made, ``steps_found`` of them before this call, which has worked for ``seconds``.
+    """
 
     total: int
     finished: int
@@ -68,6 +71,13 @@ class Status:
     all_steps: int
     seconds: float
     latest: tuple[Member, dict[str, Any]] | None = None
+    steps_found: int = 0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The time left at the rate so far; None while no step is made."""
+        made = self.steps - self.steps_found
+        return self.seconds * (self.all_steps - self.steps) / made if made > 0 else None
 
 
 def load_sweep(source: Path | Mapping[str, Any]) -> Sweep:
@@ -216,6 +226,7 @@ class _Watch:
     def __init__(self, sweep: Sweep, folder: Path, notify: Notify | None) -> None:
         self._sweep, self._folder, self._notify = sweep, folder, notify
         self._begun = time.monotonic()
+        self._found = 0 if notify is None else self._steps({})
 
     def finished(self, member: Member, results: Mapping[int, dict[str, Any]]) -> None:
         if self._notify is not None:
@@ -226,14 +237,21 @@ class _Watch:
             self._tell(results, None)
 
     def _tell(self, results: Mapping[int, dict[str, Any]], latest: tuple[Member, dict[str, Any]] | None) -> None:
-        steps = 0
-        for index, member in enumerate(self._sweep.members):
-            of_all = member.config.training.steps
-            steps += of_all if index in results else min(_last_step(self._folder / member.folder), of_all)
-        everything = sum(member.config.training.steps for member in self._sweep.members)
+        members = self._sweep.members
+        everything = sum(member.config.training.steps for member in members)
         seconds = time.monotonic() - self._begun
         assert self._notify is not None
-        self._notify(Status(len(self._sweep.members), len(results), steps, everything, seconds, latest))
+        self._notify(
+            Status(len(members), len(results), self._steps(results), everything, seconds, latest, self._found)
+        )
+
+    def _steps(self, results: Mapping[int, dict[str, Any]]) -> int:
+        steps = 0
+        for index, member in enumerate(self._sweep.members):
+            of_all, folder = member.config.training.steps, self._folder / member.folder
+            ended = index in results or (folder / "result.json").exists()  # a diverged run ends early
+            steps += of_all if ended else min(_last_step(folder), of_all)
+        return steps
 
 
 def _last_step(folder: Path) -> int:

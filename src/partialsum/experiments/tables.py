@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from partialsum.experiments.summary import Group, summarise
 from partialsum.report.text import print_rows
+
+_PLACE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+"""Where a page of documentation has the table of the results of that name."""
 
 
 def print_runs(results: Mapping[str, Any]) -> None:
@@ -57,3 +61,21 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
     lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def fill_tables(page: str, found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a page in Markdown with its tables replaced by those of results.
+
+    The table of the results called NAME stands between the lines ``<!-- table NAME -->`` and ``<!-- end -->``; tables of
+    results that are not in ``found``, by name, stay as they are.
+    """
+
+    def table(place: re.Match[str]) -> str:
+        results = found.get(place[2])
+        if results is None:
+            return place[0]
+        made, planned = len(results["runs"]), results["planned"]
+        note = "" if made == planned else f"\n({made} of {planned} planned runs were made.)\n"
+        return f"{place[1]}{markdown_table(results)}\n{note}{place[3]}"
+
+    return _PLACE.sub(table, page)

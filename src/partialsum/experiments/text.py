@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,14 +38,14 @@ class Windows:
 
 
 def load_text(path: Path, context: int) -> Dataset:
-    """Return the bytes of a file, the first nine tenths to train on, the last to test.
+    """Return the bytes of a file or of several, the first nine tenths to train on, the last to test.
 
-    ``module:pydoc_data.topics`` means the source of an installed Python module: that one is the language reference, a
-    text of 0.7 MB that every CPython has.
+    A path with wildcards, such as ``plays/*_gut.txt``, means all files that fit, one after another in the order of
+    their names, so that the last of them are held out whole. ``module:pydoc_data.topics`` means the source of an
+    installed Python module: that one is the language reference, a text of 0.7 MB that every CPython has.
     """
-    path = _module_source(str(path).removeprefix(_MODULE)) if str(path).startswith(_MODULE) else path
     try:
-        data = torch.from_numpy(np.fromfile(path, np.uint8))
+        data = torch.from_numpy(np.concatenate([np.fromfile(file, np.uint8) for file in _files(path)]))
     except OSError as error:
         raise InputError(f"cannot read text {str(path)!r}: {error.strerror or error}") from None
     cut = len(data) - len(data) // _TEST_SHARE
@@ -55,6 +56,21 @@ def load_text(path: Path, context: int) -> Dataset:
             f"at least {(context + 1) * (_TEST_SHARE + 1)} are needed"
         )
     return Dataset("text", train, test, 256, "text")
+
+
+def _files(path: Path) -> list[Path]:
+    name = str(path)
+    if name.startswith(_MODULE):
+        return [_module_source(name.removeprefix(_MODULE))]
+    if path.exists() or not glob.has_magic(name):
+        return [path]
+    found = sorted(Path(file) for file in glob.glob(name, recursive=True) if Path(file).is_file())
+    if not found:
+        raise InputError(
+            f"text {name!r} must fit some file, seen from {str(Path.cwd())!r}: none does; run the command from where "
+            "the path starts, or give another (--data, or path in the configuration)"
+        )
+    return found
 
 
 def _module_source(name: str) -> Path:

@@ -41,7 +41,8 @@ def _row(row: Measurement) -> dict[str, Any]:
             for name in ("a", "b", "products")
         },
         **{
-            name: _plain(getattr(row, name)) for name in ("kappa", "cancellation", "path", "order", "dependence_db")
+            name: _plain(getattr(row, name))
+            for name in ("kappa", "kappa_margin", "cancellation", "path", "order", "dependence_db")
         },
         "sum_exp_bits": row.sum_exp_bits,
         "quality": [_quality(quality) for quality in row.qualities],

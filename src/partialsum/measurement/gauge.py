@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,18 +22,22 @@ from partialsum.emulation.session import derive_seed
 from partialsum.formats import BlockFormat
 from partialsum.measurement import sampling
 from partialsum.measurement.moments import PairSums
+from partialsum.measurement.products import add_products, some_steps
 from partialsum.measurement.sampling import Pick, Size, Tile
 from partialsum.measurement.sweep import Runner
-from partialsum.measurement.tensors import NumberSums, largest_magnitude, mantissa_bits, sample_numbers
+from partialsum.measurement.tensors import Magnitudes, NumberSums, mantissa_bits, sample_numbers
 from partialsum.measurement.walks import Walks
 from partialsum.workloads.gemm import Pass
 
 Array = NDArray[np.float64]
+Floats = NDArray[np.float32]
 _BLOCK_AXES = {Shape.CORRELATE: (1, 1), Shape.SPREAD: (1, 0), Shape.POSITIONS: (1, 1)}
-_FIXED_NS = 8e6
+_FIXED_NS = 2e6
 """Time of an observation, however small."""
-_SETUP_NS, _SUM_NS, _PLAIN_NS = 30.0, 0.13, 0.025
-"""Time per product and accumulator of a small sampled product, of each of its sums, and of a plain multiply-add."""
+_LINE_NS, _STEP_NS, _SUM_NS, _PLAIN_NS = 3.0, 2.0, 0.025, 0.025
+"""Time per element gathered, per step of an accumulator and of one of its sums, and of a plain multiply-add."""
+_FEWEST = 128
+"""Sums of an observation: rather than fewer, there are fewer observations."""
 
 
 @dataclass(slots=True)
@@ -61,13 +65,6 @@ class Gauge:
         self.shuffled = PairSums(1)
         self.walks = Walks()
 
-    def period(self, size: Size, sums: int, accumulators: int, budget: float) -> int:
-        """Return every how many calls the GEMM may be looked at, so that looking costs ``budget`` plain GEMMs."""
-        if math.isinf(budget):
-            return 1
-        cost = _FIXED_NS + accumulators * size.k * (_SETUP_NS + _SUM_NS * sums)
-        return max(1, math.ceil(cost / (budget * _PLAIN_NS * size.macs)))
-
     def state(self) -> dict[str, Any]:
         """Return everything but the sums of pairs, in plain values."""
         return {
@@ -79,6 +76,7 @@ class Gauge:
             "operands": [part.state() for part in self.operands],
             "products": self.products.state(),
             "walks": self.walks.state(),
+            "units": [self.pairs.units, self.shuffled.units],
         }
 
     @classmethod
@@ -93,6 +91,7 @@ class Gauge:
         gauge.products.load(state["products"])
         gauge.walks.load(state["walks"])
         gauge.pairs.sums, gauge.shuffled.sums = pairs, shuffled
+        gauge.pairs.units, gauge.shuffled.units = ([int(x) for x in units] for units in state["units"])
         return gauge
 
 
@@ -103,8 +102,11 @@ class Collector:
     remains then of a difference to the prediction is owed to the operands' distributions alone.
     """
 
-    def __init__(self, runner: Runner, settings: Settings, *, plain: bool) -> None:
+    def __init__(
+        self, runner: Runner, settings: Settings, *, plain: bool, parameters: Iterable[Tensor] = ()
+    ) -> None:
         self.plain = plain
+        self.magnitudes = Magnitudes(parameters)
         self.runner = runner
         self.settings = settings
         self.gauges: dict[tuple[str, Pass], Gauge] = {}
@@ -143,11 +145,11 @@ class Collector:
             self.gauges[layer, pass_] = gauge
         gauge.sizes[size] = gauge.sizes.get(size, 0) + 1
         call, gauge.seen = gauge.seen, gauge.seen + 1
-        rng = np.random.default_rng(derive_seed(self.settings.seed, layer, pass_.value, call))
-        chosen = sampling.pick(size, self.settings.samples, rng)
-        sums = len(chosen.products) * len(chosen.rows) * len(chosen.columns)
-        if call % gauge.period(size, sums, len(self.runner.accumulators), self.settings.budget):
+        samples, period = self._effort(size)
+        if call % period:
             return
+        rng = np.random.default_rng(derive_seed(self.settings.seed, layer, pass_.value, call))
+        chosen = sampling.pick(size, samples, rng)
         whole = [self._whole(x, axis) for x, axis in zip(operands, axes, strict=True)]
         scales = [self._shift(x) for x in whole]
         for part, x in zip(gauge.operands, operands, strict=True):
@@ -156,6 +158,18 @@ class Collector:
         a, b = (self._quantised(x, y, s) for x, y, s in zip((tile.a, tile.b), whole, scales, strict=True))
         scale = 2.0 ** -(scales[0] + scales[1]) * operands[0].step * operands[1].step
         self._measure(gauge, (a, b), scale, rng, clustered=chosen.clustered)
+
+    def _effort(self, size: Size) -> tuple[int, int]:
+        """Return how many sums to look at, and in every how many calls, so that it costs what it may."""
+        samples, budget = self.settings.samples, self.settings.budget * _PLAIN_NS * size.macs
+        while samples > _FEWEST and self._cost(size, samples) > budget:
+            samples = max(_FEWEST, samples // 2)
+        return samples, 1 if math.isinf(budget) else max(1, math.ceil(self._cost(size, samples) / budget))
+
+    def _cost(self, size: Size, samples: int) -> float:
+        lines = min(size.m, size.n, max(1, samples // 32)) + 32
+        accumulators = len(self.runner.accumulators)
+        return _FIXED_NS + size.k * (lines * _LINE_NS + accumulators * (_STEP_NS + _SUM_NS * samples))
 
     def _whole(self, x: Prepared, axis: int) -> Prepared:
         """Return an operand that its sampled parts can be quantised of: blocks share scales and are done at once."""
@@ -167,37 +181,41 @@ class Collector:
         operand = self.settings.operand
         if not self.plain or operand is None or operand.scale.value != "tensor":
             return 0
-        return power_of_two_shift(largest_magnitude(x.values), operand.format)
+        return power_of_two_shift(self.magnitudes.of(x.values), operand.format)
 
-    def _quantised(self, x: Tensor, whole: Prepared, shift: int) -> NDArray[np.float32]:
+    def _quantised(self, x: Tensor, whole: Prepared, shift: int) -> Floats:
+        """Return gathered operands, whose memory is nobody else's, quantised where they lie."""
+        turned = not x.is_contiguous() and x.mT.is_contiguous()
+        values = np.asarray((x.mT if turned else x.contiguous()).numpy())
         operand = self.settings.operand
         if self.plain and operand is not None:
-            scaled = x * 2.0**shift if shift else x
-            return np.asarray(quantize(scaled, operand.format, operand.rounding, operand.overflow).numpy())
-        return np.asarray((x if whole.format is None else quantize(x, whole.format)).contiguous().numpy())
+            if shift:
+                values *= np.float32(2.0**shift)
+            quantize(values, operand.format, operand.rounding, operand.overflow, out=values)
+        elif whole.format is not None:
+            quantize(values, whole.format, out=values)
+        return values.swapaxes(-1, -2) if turned else values
 
     def _measure(
         self,
         gauge: Gauge,
-        operands: tuple[NDArray[np.float32], NDArray[np.float32]],
+        operands: tuple[Floats, Floats],
         scale: float,
         rng: np.random.Generator,
         *,
         clustered: bool,
     ) -> None:
         a, b = operands
-        gauge.man_bits = [max(old, mantissa_bits(x)) for old, x in zip(gauge.man_bits, operands, strict=True)]
-        wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
-        exact, offset, seed = wide_a @ wide_b, gauge.observed, int(rng.integers(2**63))
-        for index, computed in self.runner.sums(a, b, seed).items():
-            gauge.pairs.add(index, exact * scale, computed * scale, offset, clustered=clustered)
-        _add_products(gauge.products, wide_a, wide_b, scale)
-        gauge.walks.add(wide_a, wide_b, scale, rng)
-        mixed = np.ascontiguousarray(a[:, :, rng.permutation(a.shape[2])])
-        computed = self.runner.sums(mixed, b, seed, [gauge.reference])[gauge.reference]
-        gauge.shuffled.add(
-            0, mixed.astype(np.float64) @ wide_b * scale, computed * scale, offset, clustered=clustered
-        )
+        seed = int(rng.integers(2**63))
+        computed, exact = self.runner.sums(a, b, seed)
+        gauge.pairs.add(exact, computed, clustered=clustered, scale=scale)
+        some = some_steps(a, b, rng)
+        gauge.man_bits = [max(old, mantissa_bits(x)) for old, x in zip(gauge.man_bits, some, strict=True)]
+        add_products(gauge.products, *some, scale)
+        gauge.walks.add(a, b, scale, rng)
+        mixed = np.take(a, rng.permutation(a.shape[2]), axis=2)
+        computed, exact = self.runner.sums(mixed, b, seed, [gauge.reference])
+        gauge.shuffled.add(exact, computed, clustered=clustered, scale=scale)
         gauge.observed += 1
 
     def _reference(self, size: Size) -> int:
@@ -213,27 +231,3 @@ def _distance(accumulator: AnyAccumulator, man_bits: float) -> tuple[bool, float
         return (True, 0.0)
     chunked = accumulator.chunk is not None
     return (chunked or accumulator.rounding.value != "nearest_even", abs(accumulator.man_bits - man_bits))
-
-
-def _add_products(sums: NumberSums, a: Array, b: Array, scale: float) -> None:
-    """Add the products ``a[t, r, k]·b[t, k, c]`` of all rows with all columns, without making them."""
-    nonzero = float((np.count_nonzero(a, axis=1) * np.count_nonzero(b, axis=2)).sum())
-    parts = zip(_powers(a, 1), _powers(b, 2), strict=True)
-    powers = [float((left * right).sum()) * scale**p for p, (left, right) in enumerate(parts, 1)]
-    sums.add_powers(np.array([a.shape[0] * a.shape[1] * b.shape[2] * a.shape[2], nonzero, *powers]))
-    ends = [_ends(x) for x in (a, b)]
-    if all(ends) and nonzero:
-        (a_low, a_high), (b_low, b_high) = (pair for pair in ends if pair)
-        sums.see(a_low * b_low * abs(scale), a_high * b_high * abs(scale))
-
-
-def _powers(x: Array, axis: int) -> list[Array]:
-    """Return the sums over ``axis`` of the first four powers; multiplied out, as a power function takes far longer."""
-    square = x * x
-    return [x.sum(axis), square.sum(axis), (square * x).sum(axis), (square * square).sum(axis)]
-
-
-def _ends(x: Array) -> tuple[float, float] | None:
-    magnitude = np.abs(x)
-    largest = float(magnitude.max(initial=0.0))
-    return (float(np.where(magnitude > 0, magnitude, np.inf).min()), largest) if largest > 0 else None

@@ -18,7 +18,7 @@ from partialsum.errors import InputError
 from partialsum.files import write_atomically
 from partialsum.formats import FloatFormat
 from partialsum.measurement.gauge import Gauge
-from partialsum.measurement.moments import Estimate, Quality
+from partialsum.measurement.moments import Estimate, Quality, qualities, variances
 from partialsum.measurement.targets import Target, parse_target
 from partialsum.measurement.tensors import TensorStats
 from partialsum.workloads.gemm import Pass
@@ -35,7 +35,8 @@ class Measurement:
         a, b, products: Statistics of the operands before, and of the products after, they are brought to the inputs'
             format. The products' exponents are bounds, of the smallest and largest factors.
         operand_man_bits: Mantissa bits that the quantised operands use.
-        kappa: Var(exact sum) / (k·Var(product)); 1 for independent products, less where they cancel.
+        kappa, kappa_margin: Var(exact sum) / (k·Var(product)); 1 for independent products, less where they cancel.
+            The margin is the half width of the 95% interval that the exact sums' variance leaves.
         cancellation: Mean ``Σ|p|`` over mean ``|Σp|``.
         path: Root mean square of partial sums over that of independent products of the same power.
         order: The same over that of the very products added in random order.
@@ -58,6 +59,7 @@ class Measurement:
     products: TensorStats
     operand_man_bits: tuple[int, int]
     kappa: float
+    kappa_margin: float
     cancellation: float
     path: float
     order: float
@@ -238,11 +240,19 @@ def summarise(
     settings: Mapping[str, Any],
 ) -> Measurements:
     """Return what the gauges learnt."""
-    rows = tuple(_row(layer, pass_, gauge) for (layer, pass_), gauge in gauges.items())
+    parts = list(gauges.values())
+    own = [gauge.pairs for gauge in parts]
+    found = zip(qualities(own), variances(own), qualities([gauge.shuffled for gauge in parts]), strict=True)
+    rows = tuple(
+        _row(layer, pass_, gauge, kept, variance, shuffled[0])
+        for ((layer, pass_), gauge), (kept, variance, shuffled) in zip(gauges.items(), found, strict=True)
+    )
     return Measurements(network, batches, tuple(accumulators), rows, dict(settings))
 
 
-def _row(layer: str, pass_: Pass, gauge: Gauge) -> Measurement:
+def _row(
+    layer: str, pass_: Pass, gauge: Gauge, kept: tuple[Quality, ...], variance: Estimate, shuffled: Quality
+) -> Measurement:
     size = max(gauge.sizes, key=gauge.sizes.__getitem__)
     products, walks = gauge.products.stats(), gauge.walks
     noise = size.k * gauge.products.variance
@@ -261,13 +271,14 @@ def _row(layer: str, pass_: Pass, gauge: Gauge) -> Measurement:
         b=gauge.operands[1].stats(),
         products=products,
         operand_man_bits=(gauge.man_bits[0], gauge.man_bits[1]),
-        kappa=gauge.pairs.variance().value / noise if noise else math.nan,
+        kappa=variance.value / noise if noise else math.nan,
+        kappa_margin=variance.margin / noise if noise else math.nan,
         cancellation=walks.cancellation,
         path=walks.path,
         order=walks.order,
         sum_exp_bits=1 if exponents is None else _span_bits(exponents[0], walks.largest),
-        qualities=gauge.pairs.qualities(),
-        shuffled=gauge.shuffled.quality(0),
+        qualities=kept,
+        shuffled=shuffled,
         reference=gauge.reference,
     )
 

@@ -29,7 +29,7 @@ from partialsum.workloads.gemm import Pass
 Loss = Callable[..., Tensor]
 _LOSSES: dict[str, Loss] = {"cross_entropy": nn.functional.cross_entropy, "mse": nn.functional.mse_loss}
 _SAVE_EVERY_S = 30.0
-_VERSION = 1
+_VERSION = 2
 
 
 def measure(
@@ -40,7 +40,7 @@ def measure(
     loss: str | Loss | None = None,
     inputs: str | Format | OperandFormat | None = "e5m2,scale=tensor",
     accumulators: Sweep | Iterable[str | AnyAccumulator] | None = None,
-    samples: int = 384,
+    samples: int = 512,
     cost: float = 1.0,
     seed: int = 0,
     resume: str | Path | None = None,
@@ -74,7 +74,9 @@ def measure(
     Raises:
         InputError: For arguments that mean nothing, a model that cannot be emulated, or no batch at all.
     """
-    collector, signature = _prepare(policy, inputs, accumulators, samples, cost, seed)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    collector, signature = _prepare(model, policy, inputs, accumulators, samples, cost, seed)
     loss_function = parse_loss(loss)
     path = None if resume is None else Path(resume)
     done = 0 if path is None or not path.exists() else _load(path, collector, signature)
@@ -87,6 +89,7 @@ def measure(
                 if count <= start:
                     continue
                 run_batch(model, batch, loss_function)
+                collector.magnitudes.forget()
                 done = count
                 if progress is not None:
                     progress(done)
@@ -105,7 +108,7 @@ def measure(
 
 
 def _prepare(
-    policy: Policy | None, inputs: Any, accumulators: Any, samples: int, cost: float, seed: int
+    model: nn.Module, policy: Policy | None, inputs: Any, accumulators: Any, samples: int, cost: float, seed: int
 ) -> tuple[Collector, dict[str, Any]]:
     if policy is not None and not isinstance(policy, Policy):
         raise InputError(f"policy must be a Policy (a recipe has one as .policy), got {type(policy).__name__}")
@@ -131,7 +134,7 @@ def _prepare(
         "seed": seed,
     }
     settings = Settings(operand, samples, float(cost), seed)
-    return Collector(runner, settings, plain=policy is None), signature
+    return Collector(runner, settings, plain=policy is None, parameters=model.parameters()), signature
 
 
 def parse_loss(loss: Any) -> Loss | None:

@@ -21,8 +21,10 @@ _TILES = 8
 """Products of a batch that are looked at in one observation."""
 _FEW = 4
 """With fewer products than this, rows and columns of one of them stand for all."""
-_GATHERED = 1 << 21
+_GATHERED = 1 << 23
 """Operand elements that are gathered in one observation, at most (but for one row and column)."""
+_WIDE = 32
+"""Sums that a kernel adds side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +58,27 @@ class Pick:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """The operands of the picked sums: ``a`` [t, r, k] and ``b`` [t, k, c]."""
+    """The operands of the picked sums, copied: ``a`` [t, r, k] and ``b`` [t, k, c]."""
 
     a: Tensor
     b: Tensor
 
 
 def pick(size: Size, samples: int, rng: np.random.Generator) -> Pick:
-    """Draw about ``samples`` sums of a GEMM; all of them where there are no more and they are cheap to gather."""
+    """Draw about ``samples`` sums of a GEMM; all of them where there are no more and they are cheap to gather.
+
+    Kernels sum 32 of one side at a time, so that many are drawn of the longer side, and fewer of the other.
+    """
     products = _draw(size.count, _TILES if size.count >= _FEW else 1, rng)
     share = max(1, samples // len(products))
     longest = max(2, _GATHERED // (size.k * len(products)))
     if size.m * size.n <= share and size.m + size.n <= longest:
         return Pick(products, np.arange(size.m), np.arange(size.n))
-    side = max(1, min(math.isqrt(share), longest // 2))
-    columns = min(size.n, side)
-    rows = min(size.m, max(1, min(share // columns, longest - columns)))
-    columns = min(size.n, max(columns, min(share // rows, longest - rows)))
+    long, short = max(size.m, size.n), min(size.m, size.n)
+    many = max(1, min(long, _WIDE, math.isqrt(share) if share < _WIDE else share, longest - 1))
+    few = max(1, min(short, share // many, longest - many))
+    many = min(long, max(many, min(share // few, longest - few)))
+    rows, columns = (many, few) if size.m > size.n else (few, many)
     return Pick(products, _draw(size.m, rows, rng), _draw(size.n, columns, rng))
 
 
@@ -113,6 +119,8 @@ def convolution_tile(shape: Shape, a: Tensor, b: Tensor, geometry: Geometry, cho
     """Return the picked sums of a convolution's pass; positions in the padding are zeros."""
     gather = {Shape.CORRELATE: _correlate, Shape.SPREAD: _spread, Shape.POSITIONS: _positions}[shape]
     parts = [gather(a, b, geometry, int(group), chosen) for group in chosen.products]
+    if len(parts) == 1:
+        return Tile(parts[0][0][None], parts[0][1][None])
     return Tile(torch.stack([left for left, _ in parts]), torch.stack([right for _, right in parts]))
 
 
@@ -158,17 +166,25 @@ def _positions(grad: Tensor, x: Tensor, geometry: Geometry, group: int, chosen: 
     outputs, channels = weight[0] // geometry.groups, weight[1]
     rows = torch.from_numpy(chosen.rows) + group * outputs
     left = grad[:, rows].transpose(0, 1).flatten(1)
-    channel, *kernel = _unravel(chosen.columns, weight[1:])
-    columns = []
-    for index in range(len(chosen.columns)):
-        at = [
-            torch.arange(n) * s - p + int(q[index]) * d
-            for n, q, s, p, d in zip(
-                grad.shape[2:], kernel, geometry.stride, geometry.padding, geometry.dilation, strict=True
-            )
-        ]
-        columns.append(_window(x[:, int(channel[index]) + group * channels], at).flatten())
-    return left, torch.stack(columns).t()
+    columns = x.new_zeros(len(chosen.columns), x.shape[0], *grad.shape[2:])
+    for column, place in zip(columns, chosen.columns.tolist(), strict=True):
+        channel, *kernel = np.unravel_index(place, tuple(weight[1:]))
+        to, start = [slice(None)], [slice(None)]
+        for axis, offset in enumerate(kernel):
+            first = int(offset) * geometry.dilation[axis] - geometry.padding[axis]
+            inside = _inside(grad.shape[2 + axis], x.shape[2 + axis], geometry.stride[axis], first)
+            to.append(inside[0])
+            start.append(inside[1])
+        column[tuple(to)] = x[:, int(channel) + group * channels][tuple(start)]
+    return left, columns.flatten(1).t()
+
+
+def _inside(count: int, size: int, step: int, first: int) -> tuple[slice, slice]:
+    """Return which of the places ``first + i·step``, i below ``count``, lie in ``size`` elements, and these elements."""
+    low = min(count, max(0, -(first // step)))
+    high = max(low, min(count, (size - 1 - first) // step + 1))
+    start = first + low * step
+    return slice(low, high), slice(start, start + (high - low - 1) * step + 1 if high > low else start, step)
 
 
 def _unravel(index: Index, shape: Sequence[int]) -> list[Tensor]:
@@ -189,21 +205,3 @@ def _gather(x: Tensor, image: Tensor, channels: Tensor, at: Sequence[Tensor]) ->
         inside = good if inside is None else inside & good
     assert inside is not None
     return x[tuple(index)] * inside
-
-
-def _window(x: Tensor, at: Sequence[Tensor]) -> Tensor:
-    """Return ``x[n, *spatial]`` at the places ``at``, one list per spatial dimension, zero outside ``x``."""
-    for axis, places in enumerate(at, 1):
-        size = x.shape[axis]
-        low, high = int((places < 0).sum()), int((places >= size).sum())
-        kept = places[low : len(places) - high]
-        if len(kept):
-            step = int(kept[1] - kept[0]) if len(kept) > 1 else 1
-            first = int(kept[0])
-            span = x.movedim(axis, 0)[first : first + step * (len(kept) - 1) + 1 : step].movedim(0, axis)
-        else:
-            span = x.narrow(axis, 0, 0)
-        pads = [0] * (2 * x.dim())
-        pads[2 * (x.dim() - 1 - axis)], pads[2 * (x.dim() - 1 - axis) + 1] = low, high
-        x = torch.nn.functional.pad(span, pads) if low or high else span
-    return x

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from partialsum.accumulators import Accumulator, AnyAccumulator, IntegerAccumulator, Rounding, parse_accumulator
 from partialsum.arithmetic import native
-from partialsum.arithmetic.gemm import gemm
+from partialsum.arithmetic.many import gemm_many
 from partialsum.choices import parse_choice
 from partialsum.emulation.session import derive_seed
 from partialsum.errors import InputError
@@ -83,7 +83,7 @@ def parse_accumulators(value: Sweep | Iterable[str | AnyAccumulator] | None) -> 
 
 
 class Runner:
-    """Sums tiles under many accumulators, several at once: each small product runs in one thread."""
+    """Sums tiles under many accumulators, where they are large in several threads."""
 
     def __init__(self, accumulators: Sequence[AnyAccumulator]) -> None:
         self.accumulators = tuple(accumulators)
@@ -99,15 +99,17 @@ class Runner:
             finally:
                 self._pool = None
 
-    def sums(self, a: Floats, b: Floats, seed: int, only: Sequence[int] | None = None) -> dict[int, Array]:
-        """Return ``a[t, r, k] @ b[t, k, c]`` under each accumulator (or ``only`` some), by its index."""
+    def sums(self, a: Floats, b: Floats, seed: int, only: Sequence[int] | None = None) -> tuple[Floats, Array]:
+        """Return ``a[t, r, k] @ b[t, k, c]`` under each accumulator (or ``only`` some), and exactly.
 
-        def run(index: int) -> tuple[int, Array]:
-            accumulator = self.accumulators[index]
-            if isinstance(accumulator, Accumulator) and accumulator.rounding is Rounding.STOCHASTIC:
-                accumulator = replace(accumulator, seed=derive_seed(seed, index))
-            return index, gemm(a, b, accumulator).astype(np.float64)
-
+        The first is [accumulators, t, r, c], the second, in float64, [t, r, c].
+        """
         chosen = range(len(self.accumulators)) if only is None else only
-        apply: Callable[..., Iterable[tuple[int, Array]]] = map if self._pool is None else self._pool.map
-        return dict(apply(run, chosen))
+        tried = [_seeded(self.accumulators[index], seed, index) for index in chosen]
+        return gemm_many(a, b, tried, self._pool)
+
+
+def _seeded(accumulator: AnyAccumulator, seed: int, index: int) -> AnyAccumulator:
+    if isinstance(accumulator, Accumulator) and accumulator.rounding is Rounding.STOCHASTIC:
+        return replace(accumulator, seed=derive_seed(seed, index))
+    return accumulator

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Tensor
 
 Array = NDArray[np.float64]
 
-_SAMPLE = 1 << 15
+_SAMPLE = 1 << 13
 _LOWEST, _HIGHEST = -160, 140
 """Exponents that float32 numbers, and products of two of a narrow format, can have."""
 
@@ -108,8 +110,39 @@ class NumberSums:
         self.powers, self.exponents = np.asarray(state[0], dtype=np.float64), [int(x) for x in state[1]]
 
 
-def largest_magnitude(x: Tensor) -> float:
-    """Return the largest finite magnitude in a tensor, 0 for an empty one."""
+class Magnitudes:
+    """Largest finite magnitudes of tensors: those of ``lasting`` ones (parameters) and of the last few are remembered.
+
+    A layer's weight, and the gradient of its output, are operands of two passes each.
+    """
+
+    def __init__(self, lasting: Iterable[Tensor] = ()) -> None:
+        self._lasting = {x.untyped_storage().data_ptr(): x for x in lasting}
+        self._known: dict[Any, float] = {}
+        self._recent: deque[tuple[Any, Tensor, float]] = deque(maxlen=2)
+
+    def of(self, x: Tensor) -> float:
+        """Return the largest finite magnitude in a tensor, 0 for an empty one."""
+        if x.is_inference():
+            return _largest(x)
+        storage = x.untyped_storage().data_ptr()
+        key = (storage, x.storage_offset(), x._version, *sorted(zip(x.shape, x.stride(), strict=True)))
+        if storage in self._lasting:
+            if key not in self._known:
+                self._known[key] = _largest(x)
+            return self._known[key]
+        for seen, _, largest in self._recent:  # kept alive, so that nothing else lies at its address
+            if seen == key:
+                return largest
+        self._recent.append((key, x, _largest(x)))
+        return self._recent[-1][2]
+
+    def forget(self) -> None:
+        """Let go of the tensors seen last."""
+        self._recent.clear()
+
+
+def _largest(x: Tensor) -> float:
     if not x.numel():
         return 0.0
     low, high = (float(end) for end in torch.aminmax(x))
@@ -128,8 +161,8 @@ def sample_numbers(x: Tensor, rng: np.random.Generator) -> Array:
     return flat.to(torch.float64).numpy()
 
 
-def mantissa_bits(x: NDArray[np.float32]) -> int:
-    """Return how many mantissa bits the numbers of an array use, at most: 2 for (1,5,2)."""
-    codes = np.ascontiguousarray(x).view(np.uint32) & np.uint32(0x7FFFFF)
+def mantissa_bits(x: NDArray[Any]) -> int:
+    """Return how many mantissa bits the float32 numbers of an array use, at most: 2 for (1,5,2)."""
+    codes = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32) & np.uint32(0x7FFFFF)
     used = int(np.bitwise_or.reduce(codes, axis=None)) if codes.size else 0
     return 23 - ((used & -used).bit_length() - 1) if used else 0

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Floats = NDArray[np.float32]
 
-_BUDGET = 1 << 18
+_BUDGET = 1 << 16
 """Products whose running sums are looked at in one observation."""
 _STEP = 16
 """Running sums are looked at every so many products, where there are many."""
@@ -25,14 +26,15 @@ class Walks:
         self.sums = np.zeros(8)
         self.largest = 0.0
 
-    def add(self, a: Array, b: Array, scale: float, rng: np.random.Generator) -> None:
+    def add(self, a: Floats, b: Floats, scale: float, rng: np.random.Generator) -> None:
         """Add some walks of one observation: the products of rows of ``a`` [t, r, k] with columns of ``b`` [t, k, c]."""
         tiles, rows, k = a.shape
-        count = min(tiles * rows * b.shape[2], max(1, _BUDGET // k))
+        count = min(tiles * rows * b.shape[2], max(2, _BUDGET // k))
         index = np.unravel_index(
             rng.choice(tiles * rows * b.shape[2], count, replace=False, shuffle=False), (tiles, rows, b.shape[2])
         )
-        products = a[index[0], index[1]] * b[index[0], :, index[2]] * scale
+        left, right = a[index[0], index[1]].astype(np.float64), b[index[0], :, index[2]].astype(np.float64)
+        products = left * right * scale
         step = _STEP if k >= _STEP * _STEP else 1
         sums = np.add.reduceat(products, np.arange(0, k, step), axis=1).cumsum(axis=1)
         final, squares = sums[:, -1], np.square(products).sum(1)
