@@ -38,7 +38,7 @@ TABLE = Path(__file__).parents[1] / "docs" / "data" / "evolution_accuracy.csv"
 LENGTHS = [4**i for i in range(2, 11)]
 ROUNDINGS, CHUNKS = ("nearest_even", "toward_zero", "stochastic"), (None, 32, 64, 128)
 PAIRS = list(itertools.product((1.0, 0.5, 0.25), (0.0, 0.25, 0.5)))
-STAGES = {  # longest length -> sums of products without a mean and with one, of deterministic and of stochastic accumulators
+STAGES = {  # longest length -> sums without a mean and with one, of deterministic and of stochastic accumulators
     4096: ((65_536, 65_536), (16_384, 16_384)),
     1_048_576: ((16_384, 4_096), (16_384, 4_096)),
 }  # each adds the lengths beyond the next shorter stage
