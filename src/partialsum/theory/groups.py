@@ -169,7 +169,7 @@ def _inverse(
     size, grain, quantum = grid
     place = np.fft.fftfreq(size, 1 / size)
     weights, error = np.fft.irfft(mass, size), np.fft.irfft(carried, size)
-    keep = weights > max(_LEAST_MASS, 1e-14 * weights.max())
+    keep = weights > min(max(_LEAST_MASS, 1e-14 * weights.max()), 1e-3 * weights.max())
     weights, error, values = weights[keep], error[keep] / weights[keep], place[keep] * grain
     half = low.size // 2
     folded = low[1 : half + 1] + low[: low.size - half - 1 : -1]  # of residues 1 … half, either sign
