@@ -1,6 +1,6 @@
 """Train a ResNet-14 on Fashion-MNIST for a little while, then measure what its tensors do to the accumulator.
 
-    python examples/measure_resnet.py [--steps 120] [--batches 16] [--html page.html]
+    python examples/measure_resnet.py [--steps 120] [--batches 16] [--cost inf] [--focus v=50] [--html page.html]
 
 Prints, per pass, the widths that the 2019 formula asks for beside those that measure 20 dB; docs/measure.md shows them.
 """
@@ -44,6 +44,16 @@ def summarise(found: ps.Measurements) -> None:
             columns.append([15 if width is None else width for width in widths])
         print(f"{pass_!s:<12}" + "".join(f"{f'{min(column)}-{max(column)}':>9}" for column in columns))
     print("4: the narrowest that was tried; 15: more than the 14 that were")
+    for target, pass_ in itertools.product(("snr=20", "v=50"), ps.Pass):
+        rows = [row for row in found.rows if row.pass_ is pass_]
+        still_open = sum(not found.narrowest(row, target).certain for row in rows)
+        print(f"{pass_}: {target} leaves the width of {still_open} of {len(rows)} GEMMs open, plainly to nearest")
+    index = found.widths()[8]
+    rows = [row for row in found.rows if row.pass_ is ps.Pass.GRAD_WEIGHT]
+    grown = [row.qualities[index].vrr.value for row in rows]
+    print(
+        f"grad_weight, 8 bits: VRR above 1 in {sum(vrr > 1 for vrr in grown)} of {len(rows)}, up to {max(grown):.1f}"
+    )
 
 
 def main() -> None:
@@ -51,13 +61,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--batches", type=int, default=16)
+    parser.add_argument("--cost", type=float, default=float("inf"))
+    parser.add_argument("--focus")
     parser.add_argument("--html", type=Path)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     model = ResNet(1, 10, 16, 14)
     train(model, arguments.steps)
     data = itertools.islice(batches(load_dataset("fashion-mnist").train, 128), arguments.batches)
-    found = ps.measure(model, data, loss="cross_entropy", progress=lambda done: print(f"batch {done}", flush=True))
+    settings = {"cost": arguments.cost, "focus": arguments.focus}
+    found = ps.measure(model, data, loss="cross_entropy", **settings, progress=lambda done: print(f"batch {done}"))
     summarise(found)
     for row, snr in found.swamped(8)[:5]:
         print(f"{row.name}: {snr.value:.1f} ± {snr.margin:.1f} dB with 8 bits, k = {row.k}")

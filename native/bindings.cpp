@@ -20,6 +20,7 @@
 #include "gemm.hpp"
 #include "many_rules.hpp"
 #include "quantize_bindings.hpp"
+#include "team.hpp"
 #include "unit_kinds.hpp"
 
 namespace nb = nanobind;
@@ -206,6 +207,7 @@ NB_MODULE(_native, module) {
             },
             nb::kw_only(), nb::arg("bits"), nb::arg("saturates"));
     module.def("levels", levels);
+    module.def("joins_openmp", joins_openmp);
     module.def("tile_rate", tile_rate, nb::arg("level"), nb::arg("rule"), nb::arg("kernel"));
     bind_convolution(module);
     bind_device(module);

@@ -35,6 +35,18 @@ Extent extent_of(const Array& x) {
     return made;
 }
 
+// Whether a tensor's elements fill its memory: those of a permuted one do, those of every second channel do not.
+template <class Array>
+Span memory_of(const Array& x) {
+    int64_t last = 0, count = 1;
+    for (size_t d = 0; d < x.ndim(); ++d) {
+        if (x.stride(d) < 0) return {x.data(), 0};
+        last += (static_cast<int64_t>(x.shape(d)) - 1) * x.stride(d);
+        count *= static_cast<int64_t>(x.shape(d));
+    }
+    return {x.data(), last + 1 == count ? count : 0};
+}
+
 std::vector<int64_t> offsets(int64_t groups, int64_t step) {
     std::vector<int64_t> made;
     for (int64_t g = 0; g < groups; ++g) made.push_back(g * step);
@@ -48,8 +60,8 @@ void run_pass(Pass pass, const Input& a, const Input& b, const Output& d, const 
     const std::vector<int64_t> a_offsets = offsets(g.groups, plan.a_step), b_offsets = offsets(g.groups, plan.b_step),
                                d_offsets = offsets(g.groups, plan.d_step);
     Problem problem{};
-    problem.a = {a.data(), 0, 0, &plan.a};
-    problem.b = {b.data(), 0, 0, &plan.b};
+    problem.a = {a.data(), 0, 0, &plan.a, nullptr};
+    problem.b = {b.data(), 0, 0, &plan.b, nullptr};
     problem.d = {d.data(), plan.row, plan.column};
     problem.m = plan.m;
     problem.n = plan.n;
@@ -58,6 +70,8 @@ void run_pass(Pass pass, const Input& a, const Input& b, const Output& d, const 
     problem.a_offsets = a_offsets.data();
     problem.b_offsets = b_offsets.data();
     problem.d_offsets = d_offsets.data();
+    problem.a_memory = memory_of(a);
+    problem.b_memory = memory_of(b);
     run_problem(problem, how);
 }
 

@@ -27,6 +27,17 @@ Patches patches(const PatchAxis& line, const PatchAxis& k, const Extent& tensor,
 
 Sizes negative(const Sizes& x) { return {-x[0], -x[1], -x[2]}; }
 
+// The same tensor with one long dimension, where its positions lie side by side and are read one after another.
+Extent flat(const Extent& x) {
+    const bool side_by_side = x.step[2] == 1 && (x.step[1] == x.size[2] || x.size[1] == 1) &&
+                              (x.step[0] == x.size[1] * x.size[2] || x.size[0] == 1);
+    if (!side_by_side) return x;
+    Extent made = x;
+    made.size = {1, 1, x.positions()};
+    made.step = {x.positions(), x.positions(), 1};
+    return made;
+}
+
 // Result lines that are the positions of one image (or kernel) after another, in a contiguous tensor.
 DestinationAxis positions_of(const Extent& d, int64_t stride) { return {d.positions(), 1, stride}; }
 
@@ -39,7 +50,8 @@ ConvolutionPlan plan_forward(const Extent& x, const Extent& w, const Extent& d, 
     ConvolutionPlan plan{};
     plan.a = patches(axis(x.first_stride, d.size, g.stride, negative(g.padding)),
                      axis(x.second_stride, w.size, g.dilation, zeros), x, ones);
-    plan.b = patches(axis(w.first_stride, ones, ones, zeros), axis(w.second_stride, w.size, ones, zeros), w, ones);
+    const Extent kernel = flat(w);
+    plan.b = patches(axis(w.first_stride, ones, ones, zeros), axis(w.second_stride, kernel.size, ones, zeros), kernel, ones);
     plan.m = d.first * d.positions();
     plan.n = outputs;
     plan.k = inputs * w.positions();
@@ -56,7 +68,8 @@ ConvolutionPlan plan_grad_input(const Extent& gradient, const Extent& w, const E
     ConvolutionPlan plan{};
     plan.a = patches(axis(gradient.first_stride, d.size, ones, g.padding),
                      axis(gradient.second_stride, w.size, negative(g.dilation), zeros), gradient, g.stride);
-    plan.b = patches(axis(w.second_stride, ones, ones, zeros), axis(w.first_stride, w.size, ones, zeros), w, ones);
+    const Extent kernel = flat(w);
+    plan.b = patches(axis(w.second_stride, ones, ones, zeros), axis(w.first_stride, kernel.size, ones, zeros), kernel, ones);
     plan.m = d.first * d.positions();
     plan.n = inputs;
     plan.k = outputs * w.positions();
@@ -71,8 +84,9 @@ ConvolutionPlan plan_grad_input(const Extent& gradient, const Extent& w, const E
 ConvolutionPlan plan_grad_weight(const Extent& gradient, const Extent& x, const Extent& d, const Geometry& g) {
     const int64_t inputs = x.second / g.groups, outputs = gradient.second / g.groups;
     ConvolutionPlan plan{};
-    plan.a = patches(axis(gradient.second_stride, ones, ones, zeros), axis(gradient.first_stride, gradient.size, ones, zeros),
-                     gradient, ones);
+    const Extent row = flat(gradient);
+    plan.a = patches(axis(gradient.second_stride, ones, ones, zeros), axis(gradient.first_stride, row.size, ones, zeros),
+                     row, ones);
     plan.b = patches(axis(x.second_stride, d.size, g.dilation, negative(g.padding)),
                      axis(x.first_stride, gradient.size, g.stride, zeros), x, ones);
     plan.m = outputs;

@@ -6,14 +6,18 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <iterator>
 #include <limits>
 #include <optional>
 #include <stdexcept>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "convolution_plan.hpp"
 #include "partialsum/device_problem.hpp"
+#include "partialsum/quantize_rule.hpp"
 
 namespace nb = nanobind;
 
@@ -135,20 +139,75 @@ nb::bytes convolution_record(Pass pass, const Tensor& a, const Tensor& b, const 
     return bytes_of(problem);
 }
 
-nb::bytes view_record(const Tensor& tensor) {
+// The elements of a tensor in any order: dimensions that lie together become one, broadcast ones are seen once.
+DeviceView view_of(const Tensor& tensor) {
     const auto& [address, size, step] = tensor;
-    if (size.size() > view_dimensions) throw std::invalid_argument("too many dimensions");
+    std::vector<std::pair<int64_t, int64_t>> dimensions;  // stride, size
+    for (size_t i = 0; i < size.size(); ++i) {
+        if (size[i] != 1 && step[i] != 0) dimensions.emplace_back(step[i], size[i]);
+    }
+    std::stable_sort(dimensions.begin(), dimensions.end(), [](const auto& x, const auto& y) { return x.first > y.first; });
+    std::vector<std::pair<int64_t, int64_t>> merged;
+    for (const auto& [stride, count] : dimensions) {
+        if (!merged.empty() && merged.back().first == stride * count) {
+            merged.back() = {stride, merged.back().second * count};
+        } else {
+            merged.emplace_back(stride, count);
+        }
+    }
+    if (merged.size() > view_dimensions) throw std::invalid_argument("too many dimensions that do not lie together");
     DeviceView view{};
     view.data = pointer<const float>(address);
     view.count = 1;
     for (int i = 0; i < view_dimensions; ++i) view.size[i] = 1;
-    const size_t first = view_dimensions - size.size();
-    for (size_t i = 0; i < size.size(); ++i) {
-        view.size[first + i] = size[i];
-        view.stride[first + i] = step[i];
-        view.count *= size[i];
+    const size_t first = view_dimensions - merged.size();
+    for (size_t i = 0; i < merged.size(); ++i) {
+        view.stride[first + i] = merged[i].first;
+        view.size[first + i] = merged[i].second;
+        view.count *= merged[i].second;
     }
-    return bytes_of(view);
+    for (const int64_t extent : size) {
+        if (extent == 0) view.count = 0;
+    }
+    view.is_dense = merged.empty() || (merged.size() == 1 && merged[0].first == 1);
+    return view;
+}
+
+nb::bytes census_record(const std::vector<std::optional<Tensor>>& tensors) {
+    DeviceCensus census{};
+    if (tensors.size() > std::size(census.view)) throw std::invalid_argument("too many tensors");
+    for (const auto& tensor : tensors) {
+        if (tensor) census.view[census.count] = view_of(*tensor);
+        ++census.count;
+    }
+    return bytes_of(census);
+}
+
+nb::bytes choices_record(const std::vector<int32_t>& kernels) {
+    DeviceChoices choices{};
+    if (kernels.empty() || kernels.size() > most_choices) throw std::invalid_argument("one to eight kernels");
+    for (const int32_t kernel : kernels) choices.kernel[choices.count++] = kernel;
+    return bytes_of(choices);
+}
+
+nb::bytes blocks_record(uint64_t input, uint64_t elements, uint64_t values, uint64_t scales, uint64_t largest, int64_t outer,
+                        int64_t length, int64_t inner, int64_t blocks) {
+    return bytes_of(DeviceBlocks{pointer<const float>(input), pointer<float>(elements), pointer<float>(values),
+                                 pointer<float>(scales), pointer<const uint32_t>(largest), outer, length, inner, blocks});
+}
+
+// What a compiler for a GPU must agree with.
+nb::dict sizes() {
+    nb::dict made;
+    made["DeviceProblem"] = sizeof(DeviceProblem);
+    made["DeviceCensus"] = sizeof(DeviceCensus);
+    made["DeviceChoices"] = sizeof(DeviceChoices);
+    made["DeviceFacts"] = sizeof(DeviceFacts);
+    made["DeviceBlocks"] = sizeof(DeviceBlocks);
+    made["Rule"] = sizeof(Rule);
+    made["QuantizeRule"] = sizeof(QuantizeRule);
+    made["BlockRule"] = sizeof(BlockRule);
+    return made;
 }
 
 nb::bytes facts_record(uint64_t bounds, int64_t k, bool has_start, uint32_t forbidden) {
@@ -171,7 +230,11 @@ void bind_pass(nb::module_& module, const char* name, Pass pass) {
 void bind_device(nb::module_& module) {
     module.def("device_gemm", gemm_record, nb::arg("a"), nb::arg("b"), nb::arg("c").none(), nb::arg("d"), nb::kw_only(),
                nb::arg("rule"), nb::arg("choice"));
-    module.def("device_view", view_record, nb::arg("tensor"));
+    module.def("device_census", census_record, nb::arg("tensors"));
+    module.def("device_choices", choices_record, nb::arg("kernels"));
+    module.def("device_blocks", blocks_record, nb::arg("input"), nb::arg("elements"), nb::arg("values"), nb::arg("scales"),
+               nb::arg("largest"), nb::kw_only(), nb::arg("outer"), nb::arg("length"), nb::arg("inner"), nb::arg("blocks"));
+    module.def("device_sizes", sizes);
     module.def("device_facts", facts_record, nb::arg("bounds"), nb::arg("k"), nb::arg("has_start"), nb::arg("forbidden"));
     module.def("device_rule", bytes_of<Rule>, nb::arg("rule"));
     bind_pass(module, "device_convolution_forward", plan_forward);

@@ -30,6 +30,12 @@ const QuantizeEngine& engine_named(const std::string& name) {
     return *engine;
 }
 
+// A record as a kernel on a GPU is given it.
+template <class Record>
+nb::bytes bytes_of(const Record& record) {
+    return nb::bytes(reinterpret_cast<const char*>(&record), sizeof record);
+}
+
 QuantizeRule fixed_point(int rounding, double quantum, double smallest, double largest, int random_bits, uint64_t seed) {
     Grid grid{};
     grid.smallest_quantum = quantum;
@@ -86,6 +92,8 @@ void bind_quantize(nb::module_& module) {
                 new (self) QuantizeRule(make_quantize_rule(rule.rounding, rule.sum, false, false, rule.seed));
             },
             nb::arg("rule"))
+        .def_prop_ro("fits_float32", [](const QuantizeRule& rule) { return rule.bits.usable; })
+        .def("bytes", bytes_of<QuantizeRule>)
         .def_static(
             "fixed_point", fixed_point, nb::kw_only(), nb::arg("rounding"), nb::arg("quantum"), nb::arg("smallest"),
             nb::arg("largest"), nb::arg("random_bits"), nb::arg("seed"));
@@ -100,7 +108,8 @@ void bind_quantize(nb::module_& module) {
             },
             nb::kw_only(), nb::arg("element"), nb::arg("element_largest"), nb::arg("element_max_exponent"),
             nb::arg("block"), nb::arg("scale").none(), nb::arg("scale_largest"),
-            nb::arg("tensor_scaled"));
+            nb::arg("tensor_scaled"))
+        .def("bytes", bytes_of<BlockRule>);
     const auto add_quantize = [&module](auto function) {
         module.def(
             "quantize", function, nb::arg("rule"), nb::arg("input").noconvert(), nb::arg("output").noconvert(),

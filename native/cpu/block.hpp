@@ -124,7 +124,7 @@ public:
     void pack(int64_t first, int64_t steps) {
         Bounds rows, columns;
         pack_lines<row_panel>(block_.rows, {block_.first_row, block_.row_count, first, steps}, w_.rows);
-        rows.add(w_.rows, rows_ * steps);
+        if (block_.rows.census == nullptr) rows.add(w_.rows, rows_ * steps);
         b_ = w_.columns;
         b_step_ = column_panel;
         b_panel_ = column_panel * steps;
@@ -135,10 +135,10 @@ public:
             for (int64_t step = 0; step < steps; ++step) columns.add(b_ + step * b_step_, stride_);
         } else {
             pack_lines<column_panel>(block_.columns, {block_.first_column, block_.column_count, first, steps}, w_.columns);
-            columns.add(w_.columns, stride_ * steps);
+            if (block_.columns.census == nullptr) columns.add(w_.columns, stride_ * steps);
         }
-        row_census_ = rows.census();
-        column_census_ = columns.census();
+        row_census_ = block_.rows.census != nullptr ? *block_.rows.census : rows.census();
+        column_census_ = block_.columns.census != nullptr ? *block_.columns.census : columns.census();
     }
 
     void add(int64_t first, int64_t steps) {
@@ -385,6 +385,13 @@ private:
     Census row_census_{}, column_census_{};
     KernelSet run_{}, join_{};
 };
+
+inline Census take_census(const float* x, int64_t count) {
+    const FloatMode mode;
+    Bounds bounds;
+    bounds.add(x, count);
+    return bounds.census();
+}
 
 // See Engine::tiles.
 template <KernelTable kernels>

@@ -22,12 +22,15 @@ static_assert(max_block_rows % row_panel == 0 && max_block_columns % column_pane
 // The positions of a convolution's operand: see patches.hpp.
 struct Patches;
 
+struct Census;
+
 // One operand as lines (rows of a, columns of b) by k.
 struct Source {
     const float* data;
     int64_t line_stride;
     int64_t k_stride;
     const Patches* patches;  // null for a strided matrix
+    const Census* census;    // of all its elements, if taken before; null: taken of every piece that is packed
 };
 
 struct Destination {
@@ -88,6 +91,8 @@ inline int64_t piece_steps(const Block& block) {
 
 struct Engine {
     const char* name;
+    // The census of numbers that lie side by side.
+    Census (*census)(const float* x, int64_t count);
     // Bytes of memory, aligned to 64, that a block no larger than this one needs.
     size_t (*memory_for)(const Block& widest);
     // False where `proceed` stopped it.

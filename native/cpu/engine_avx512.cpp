@@ -11,7 +11,7 @@
 namespace partialsum {
 
 const Engine& avx512_engine() {
-    static const Engine engine{"avx512", memory_for, run_block<kernels, integer_kernels>,
+    static const Engine engine{"avx512", take_census, memory_for, run_block<kernels, integer_kernels>,
                                memory_for_many, run_many<kernels>, tiles<kernels>};
     return engine;
 }

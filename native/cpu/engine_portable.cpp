@@ -18,7 +18,7 @@ KernelSet integer_kernels(bool) { return {}; }
 }  // namespace
 
 const Engine& portable_engine() {
-    static const Engine engine{"portable", memory_for, run_block<kernels, integer_kernels>,
+    static const Engine engine{"portable", take_census, memory_for, run_block<kernels, integer_kernels>,
                                memory_for_many, run_many<kernels>, tiles<kernels>};
     return engine;
 }

@@ -8,6 +8,12 @@
 
 namespace partialsum {
 
+// The memory of an operand that holds all its elements and nothing else; count is 0 where there is no such piece.
+struct Span {
+    const float* data;
+    int64_t count;
+};
+
 // d[batch] = c[batch] + a[batch] @ b[batch]; offsets are in elements from the data pointers.
 struct Problem {
     const Rule* rule;
@@ -22,9 +28,11 @@ struct Problem {
     const int64_t* c_offsets;
     const int64_t* d_offsets;
     uint32_t forbidden;  // kernels to leave out, a bit each
+    Span a_memory, b_memory;  // where packing reads an element often (patches): their census is taken here, once
 };
 
-// The sum of products does not care which operand is called a: the side that wastes less as vectors is made b.
+// The sum of products does not care which operand is called a: the side that wastes less as vectors is made b, and a
+// convolution's windows where that makes no difference.
 Problem oriented(const Problem& problem, bool& swapped);
 
 struct Outcome {

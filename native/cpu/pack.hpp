@@ -5,9 +5,9 @@
 #include <cstring>
 
 #include "engine.hpp"
+#include "pack_patches.hpp"
 #include "partialsum/facts.hpp"
 #include "partialsum/random.hpp"
-#include "partialsum/patches.hpp"
 
 namespace partialsum {
 inline namespace PARTIALSUM_VARIANT {
@@ -26,39 +26,6 @@ typedef float WideFloats __attribute__((vector_size(4 * wide), aligned(4)));
 typedef uint32_t WideWords __attribute__((vector_size(4 * wide), aligned(4)));
 typedef int32_t WideInts __attribute__((vector_size(4 * wide), aligned(4)));
 
-// Which lines and steps a panel holds.
-struct Piece {
-    int64_t first_line, lines, first_step, steps;
-};
-
-constexpr int64_t corner = 8;
-typedef float Corner __attribute__((vector_size(4 * corner), aligned(4)));
-
-// Eight rows of eight, turned, in registers.
-inline void transpose(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
-    typedef int32_t Mask __attribute__((vector_size(4 * corner)));
-    constexpr Mask low_pairs{0, 8, 1, 9, 4, 12, 5, 13}, high_pairs{2, 10, 3, 11, 6, 14, 7, 15};
-    constexpr Mask low_fours{0, 1, 8, 9, 4, 5, 12, 13}, high_fours{2, 3, 10, 11, 6, 7, 14, 15};
-    constexpr Mask low_half{0, 1, 2, 3, 8, 9, 10, 11}, high_half{4, 5, 6, 7, 12, 13, 14, 15};
-    Corner row[corner], pair[corner], four[corner];
-    for (int i = 0; i < corner; ++i) row[i] = *reinterpret_cast<const Corner*>(from + i * from_stride);
-    for (int i = 0; i < corner; i += 2) {
-        pair[i] = __builtin_shuffle(row[i], row[i + 1], low_pairs);
-        pair[i + 1] = __builtin_shuffle(row[i], row[i + 1], high_pairs);
-    }
-    for (int i = 0; i < corner; i += 4) {
-        four[i] = __builtin_shuffle(pair[i], pair[i + 2], low_fours);
-        four[i + 1] = __builtin_shuffle(pair[i], pair[i + 2], high_fours);
-        four[i + 2] = __builtin_shuffle(pair[i + 1], pair[i + 3], low_fours);
-        four[i + 3] = __builtin_shuffle(pair[i + 1], pair[i + 3], high_fours);
-    }
-    for (int i = 0; i < corner / 2; ++i) {
-        const int j = i + corner / 2;
-        *reinterpret_cast<Corner*>(to + i * to_stride) = __builtin_shuffle(four[i], four[j], low_half);
-        *reinterpret_cast<Corner*>(to + j * to_stride) = __builtin_shuffle(four[i], four[j], high_half);
-    }
-}
-
 template <int width>
 void pack_strided(const Source& source, const Piece& piece, float* out) {
     const float* from = source.data + piece.first_line * source.line_stride + piece.first_step * source.k_stride;
@@ -75,123 +42,10 @@ void pack_strided(const Source& source, const Piece& piece, float* out) {
         }
         return;
     }
-    int64_t lines = 0, steps = 0;
-    if (source.k_stride == 1) {
-        steps = piece.steps / corner * corner;
-        for (; lines + corner <= piece.lines; lines += corner) {
-            for (int64_t step = 0; step < steps; step += corner) {
-                transpose(from + lines * source.line_stride + step, source.line_stride, out + step * width + lines, width);
-            }
-        }
-    }
+    if (source.k_stride == 1) return turn<width>(from, source.line_stride, piece.lines, piece.steps, out);
     for (int64_t line = 0; line < piece.lines; ++line) {
         const float* at = from + line * source.line_stride;
-        for (int64_t step = line < lines ? steps : 0; step < piece.steps; ++step) {
-            out[step * width + line] = at[step * source.k_stride];
-        }
-    }
-}
-
-// The digits of an index along one axis of a patch operand, counted upward.
-struct PatchPlace {
-    int64_t offset;
-    int64_t position[spatial_dimensions];
-};
-
-inline void place_all(const PatchAxis& axis, int64_t first, int64_t count, PatchPlace* out) {
-    for (int64_t i = 0; i < count; ++i) {
-        int64_t rest = first + i;
-        for (int d = spatial_dimensions - 1; d >= 0; --d) {
-            out[i].position[d] = rest % axis.extent[d] * axis.coefficient[d] + axis.base[d];
-            rest /= axis.extent[d];
-        }
-        out[i].offset = rest * axis.outer_stride;
-    }
-}
-
-constexpr int64_t outside = -1;
-
-inline int64_t resolve(const PatchDimension& dimension, int64_t v) {
-    if (v < 0) return outside;
-    const int64_t at = dimension.step == 1 ? v : v / dimension.step;
-    return at < dimension.size && (dimension.step == 1 || v % dimension.step == 0) ? at * dimension.stride : outside;
-}
-
-// One run of places that differ in their last position only, by `gap` each, against one fixed place.
-inline void pack_run(
-    const Patches& patches, const float* data, const PatchPlace& fixed, const PatchPlace& first, int64_t count,
-    int64_t gap, float* out, int64_t out_stride
-) {
-    int64_t offset = fixed.offset + first.offset;
-    bool inside = true;
-    for (int d = 0; d < spatial_dimensions - 1; ++d) {
-        const int64_t at = resolve(patches.dimension[d], fixed.position[d] + first.position[d]);
-        inside &= at != outside;
-        offset += at;
-    }
-    const PatchDimension& last = patches.dimension[spatial_dimensions - 1];
-    const int64_t v = fixed.position[spatial_dimensions - 1] + first.position[spatial_dimensions - 1];
-    if (!inside) {
-        for (int64_t i = 0; i < count; ++i) out[i * out_stride] = 0.0f;
-    } else if (gap == 1 && last.step == 1) {
-        for (int64_t i = 0; i < count; ++i) {
-            const bool in = static_cast<uint64_t>(v + i) < static_cast<uint64_t>(last.size);
-            out[i * out_stride] = in ? data[offset + (v + i) * last.stride] : 0.0f;
-        }
-    } else {
-        for (int64_t i = 0; i < count; ++i) {
-            const int64_t at = resolve(last, v + i * gap);
-            out[i * out_stride] = at == outside ? 0.0f : data[offset + at];
-        }
-    }
-}
-
-inline int64_t run_length(const PatchPlace* places, int64_t count, int64_t gap) {
-    int64_t length = 1;
-    while (length < count && places[length].offset == places[0].offset &&
-           places[length].position[0] == places[0].position[0] && places[length].position[1] == places[0].position[1] &&
-           places[length].position[2] == places[0].position[2] + length * gap) {
-        ++length;
-    }
-    return length;
-}
-
-template <int width>
-void pack_patches(const Source& source, const Piece& piece, float* out) {
-    const Patches& patches = *source.patches;
-    PatchPlace lines[width], steps[max_k_piece];
-    place_all(patches.line, piece.first_line, piece.lines, lines);
-    place_all(patches.k, piece.first_step, piece.steps, steps);
-    if (piece.lines < width) std::memset(out, 0, sizeof(float) * static_cast<size_t>(piece.steps * width));
-    constexpr int last = spatial_dimensions - 1;
-    const bool along_lines = patches.line.extent[last] >= patches.k.extent[last];
-    const PatchPlace* fast = along_lines ? lines : steps;
-    const PatchPlace* slow = along_lines ? steps : lines;
-    const int64_t fast_count = along_lines ? piece.lines : piece.steps;
-    const int64_t slow_count = along_lines ? piece.steps : piece.lines;
-    const int64_t fast_stride = along_lines ? 1 : width;
-    const int64_t slow_stride = along_lines ? width : 1;
-    const int64_t gap = (along_lines ? patches.line : patches.k).coefficient[last];
-    for (int64_t begin = 0, length = 0; begin < fast_count; begin += length) {
-        length = run_length(fast + begin, fast_count - begin, gap);
-        for (int64_t i = 0; i < slow_count; ++i) {
-            float* to = out + begin * fast_stride + i * slow_stride;
-            pack_run(patches, source.data, slow[i], fast[begin], length, gap, to, fast_stride);
-        }
-    }
-}
-
-template <int width>
-void pack_panel(const Source& source, const Piece& piece, float* out) {
-    if (source.patches != nullptr) {
-        // A matrix unit's group may be longer than a piece.
-        for (int64_t from = 0; from < piece.steps; from += max_k_piece) {
-            const int64_t steps = piece.steps - from < max_k_piece ? piece.steps - from : max_k_piece;
-            const Piece part{piece.first_line, piece.lines, piece.first_step + from, steps};
-            pack_patches<width>(source, part, out + from * width);
-        }
-    } else {
-        pack_strided<width>(source, piece, out);
+        for (int64_t step = 0; step < piece.steps; ++step) out[step * width + line] = at[step * source.k_stride];
     }
 }
 
@@ -231,9 +85,10 @@ void pack_words(uint32_t key, const WordShift& shift, const Piece& piece, uint32
 // All panels of some lines, one behind another.
 template <int width>
 void pack_lines(const Source& source, const Piece& piece, float* out) {
+    if (source.patches != nullptr) return pack_patches<width>(source, piece, out);
     const int64_t whole = piece.lines / width * width;
     int64_t line = 0;
-    if (source.patches == nullptr && source.line_stride == 1 && whole > width) {
+    if (source.line_stride == 1 && whole > width) {
         // Along the lines, as they lie in memory: the processor fetches ahead.
         const float* from = source.data + piece.first_line + piece.first_step * source.k_stride;
         for (int64_t step = 0; step < piece.steps; ++step, from += source.k_stride) {
@@ -244,7 +99,7 @@ void pack_lines(const Source& source, const Piece& piece, float* out) {
     }
     for (; line < piece.lines; line += width) {
         const int64_t left = piece.lines - line < width ? piece.lines - line : width;
-        pack_panel<width>(source, {piece.first_line + line, left, piece.first_step, piece.steps}, out + line * piece.steps);
+        pack_strided<width>(source, {piece.first_line + line, left, piece.first_step, piece.steps}, out + line * piece.steps);
     }
 }
 

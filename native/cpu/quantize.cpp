@@ -1,15 +1,14 @@
 #include "quantize.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
-#include <thread>
-#include <vector>
 
 #include "dispatch.hpp"
 #include "float_environment.hpp"
-#include "partialsum/random.hpp"
-#include "partialsum/rounding.hpp"
+#include "partialsum/block_scales.hpp"
+#include "team.hpp"
 
 namespace partialsum {
 
@@ -23,15 +22,12 @@ int32_t pattern(double magnitude) { return same_bits<int32_t>(static_cast<float>
 // Calls work(first, last) for parts of 0 … count; every part but the last is a multiple of 16.
 template <class Work>
 void in_parallel(int64_t count, int threads, int64_t elements_each, const Work& work) {
-    const DefaultFloatEnvironment exact;  // helpers inherit it
     const int64_t useful = std::clamp<int64_t>(count * elements_each / worth_a_thread, 1, threads);
     const int64_t part = ((count + useful - 1) / useful + 15) / 16 * 16;
-    std::vector<std::thread> helpers;
-    for (int64_t first = part; first < count; first += part) {
-        helpers.emplace_back([&work, first, last = std::min(first + part, count)] { work(first, last); });
-    }
-    work(int64_t{0}, std::min(part, count));
-    for (auto& helper : helpers) helper.join();
+    std::atomic<int64_t> next{0};
+    on_threads(useful > 1 ? threads : 1, [&](int) {
+        for (int64_t first; (first = part * next.fetch_add(1)) < count;) work(first, std::min(first + part, count));
+    });
 }
 
 BitRule make_bit_rule(Rounding rounding, const Grid& grid, bool fixed_point) {
@@ -70,12 +66,6 @@ BitRule make_bit_rule(Rounding rounding, const Grid& grid, bool fixed_point) {
         rule.random_quantum = std::ldexp(rule.quantum, -random_bits);
     }
     return rule;
-}
-
-// The exact quotient as a pair, to be rounded once.
-double quotient_rounded_to_odd(double x, double divisor) {
-    const double high = x / divisor;
-    return round_to_odd(high, std::fma(-high, divisor, x));
 }
 
 template <class Element>
@@ -124,12 +114,8 @@ void quantize(
 
 float quantize_blocks(const BlockRule& rule, const QuantizeEngine& engine, int threads, BlockArrays& arrays) {
     const DefaultFloatEnvironment exact;
-    arrays.tensor_scale = 1.0f;
-    if (rule.tensor_scaled) {
-        const double largest = engine.largest(arrays.input, arrays.outer * arrays.length * arrays.inner);
-        const double unit = rule.element_largest * rule.scale_largest;
-        if (largest > 0.0) arrays.tensor_scale = static_cast<float>(quotient_rounded_to_odd(largest, unit));
-    }
+    const int64_t count = arrays.outer * arrays.length * arrays.inner;
+    arrays.tensor_scale = scale_of_tensor(rule, rule.tensor_scaled ? engine.largest(arrays.input, count) : 0.0f);
     const int64_t each = rule.block * arrays.inner;
     in_parallel(arrays.outer * arrays.blocks, threads, each, [&](int64_t first, int64_t last) {
         engine.blocks(rule, arrays, first, last);

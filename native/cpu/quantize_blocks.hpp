@@ -1,6 +1,7 @@
 // Blocks with shared scales, for one instruction set: the definition is arithmetic/reference_blocks.py.
 #pragma once
 
+#include "partialsum/block_scales.hpp"
 #include "quantize_lanes.hpp"
 
 namespace partialsum {
@@ -8,54 +9,6 @@ inline namespace PARTIALSUM_VARIANT {
 
 constexpr int64_t at_once = 128;
 static_assert(at_once <= piece, "a stretch is rounded in one go");
-
-// partialsum::round_to_odd, without a choice that keeps GCC from vectorising.
-PARTIALSUM_BOTH double made_odd(double high, double low) {
-    const uint64_t bits = same_bits<uint64_t>(high);
-    const uint64_t inexact = -static_cast<uint64_t>(std::fabs(low) > 0.0);
-    const uint64_t even = (bits & 1u) - 1u;
-    const uint64_t toward = 1u - 2u * ((same_bits<uint64_t>(low) ^ bits) >> 63);
-    return same_bits<double>(bits + (toward & inexact & even));
-}
-
-// x / scale, exactly: a quotient and the rest, or where all that matters is a rounding that is not stochastic, one
-// number rounded to odd and no rest. Zero scales give zeros.
-struct Quotient {
-    double high, low;
-};
-
-template <bool as_pair>
-PARTIALSUM_BOTH Quotient divide(double x, double scale) {
-    const bool vanishes = (scale == 0.0) & (std::fabs(x) < HUGE_VAL);
-    const double dividend = vanishes ? std::copysign(0.0, x) : x;
-    const double divisor = scale == 0.0 ? 1.0 : scale;
-    const double quotient = dividend / divisor;
-    const double rest = std::fma(-quotient, divisor, dividend);
-    const double finite_rest = std::fabs(quotient) < HUGE_VAL ? rest : 0.0;
-    if constexpr (as_pair) return {quotient, finite_rest / divisor};
-    return {made_odd(quotient, finite_rest), 0.0};
-}
-
-// NaN and infinity stay what they are, whatever the scale.
-PARTIALSUM_BOTH float multiply(double element, double scale) {
-    const double factor = std::fabs(element) < HUGE_VAL ? scale : 1.0;
-    const double product = element * factor;
-    const double rest = std::fma(element, factor, -product);
-    const float result = static_cast<float>(made_odd(product, std::fabs(product) < HUGE_VAL ? rest : 0.0));
-    return result != result ? same_bits<float>(nan_bits) : result;
-}
-
-inline float block_scale(const BlockRule& rule, float tensor_scale, float largest) {
-    if (rule.power_of_two) {
-        // A float32 that is not zero is a normal double, whose exponent field is floor(log2) + 1023; zero gives -127.
-        const int field = static_cast<int>(same_bits<uint64_t>(static_cast<double>(largest)) >> 52);
-        const int exponent = std::clamp(field - 1023 - rule.element_max_exponent, -127, 127);
-        return static_cast<float>(same_bits<double>(static_cast<uint64_t>(exponent + 1023) << 52));
-    }
-    if (largest == 0.0f || tensor_scale == 0.0f) return 0.0f;
-    const Quotient exact = divide<false>(largest, rule.element_largest * static_cast<double>(tensor_scale));
-    return static_cast<float>(round_exact<Rounding::nearest_even>(exact.high, exact.low, rule.scale, 0));
-}
 
 // At most at_once neighbours that are rounded together, with a scale each.
 struct Stretch {
@@ -77,32 +30,6 @@ void divide_all(const Stretch& stretch, Exact& exact) {
         exact.low[i] = quotient.low;
     }
     for (int64_t i = s.count; i % real_lanes != 0; ++i) exact.high[i] = exact.low[i] = 0.0;
-}
-
-// How a stretch is divided by its scales. Powers of two divide float32 numbers exactly, save for those so far below the
-// smallest element that every rounding but the directed ones takes them to zero with or without their last bits.
-// Narrow scales: a quotient x / s is a number or a midpoint of the format, or differs from it by more than 2**-40 of
-// itself, as x has 24 bits and the number or midpoint times the scales, exact in double, no more than 40; so the quotient
-// made with a rounded inverse, and rounded to 41 bits, is on the right side of each. No float32 rounding then sees more.
-enum class Divides { by_powers_of_two, by_narrow_scales, exactly };
-
-inline Divides how(const BlockRule& rule, bool vanishing) {
-    const Rounding rounding = rule.element.rounding;
-    const Grid& element = rule.element.grid;
-    const bool directed = rounding == Rounding::down || rounding == Rounding::up;
-    if (!rule.element.bits.usable || directed) return Divides::exactly;
-    if (rule.power_of_two) return rule.tensor_scaled ? Divides::exactly : Divides::by_powers_of_two;
-    const bool narrow = rule.element.bits.lowest_normal != infinity_bits && element.smallest_quantum > 0x1p-60 &&
-                        element.man_bits + 2 + rule.scale.man_bits + 1 + 24 <= 40;
-    return narrow && !vanishing && rounding != Rounding::stochastic ? Divides::by_narrow_scales : Divides::exactly;
-}
-
-// Rounded to 41 bits, then to odd to float32's 24.
-PARTIALSUM_BOTH float narrowed(double quotient) {
-    constexpr uint64_t below_float = (1ull << 29) - 1;
-    const uint64_t bits = (same_bits<uint64_t>(quotient) + (1ull << 11)) & ~((1ull << 12) - 1);
-    const uint64_t sticky = -static_cast<uint64_t>((bits & below_float) != 0) & (below_float + 1);
-    return static_cast<float>(same_bits<double>((bits & ~below_float) | sticky));
 }
 
 inline void round_by_powers_of_two(const QuantizeRule& given, const Stretch& stretch) {

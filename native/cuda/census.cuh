@@ -34,15 +34,22 @@ __device__ inline int64_t element_offset(const DeviceView& view, int64_t index) 
     return offset + index * view.stride[0];
 }
 
-// Any number of blocks; `out` holds no_bounds before.
-__device__ inline void take_bounds(const DeviceView& view, DeviceBounds* out) {
+// Any number of blocks along x, one tensor along y; `out` holds no_bounds before.
+__device__ inline void take_bounds(const DeviceCensus& census, DeviceBounds* bounds) {
     __shared__ DeviceBounds block;
+    const DeviceView& view = census.view[blockIdx.y];
+    DeviceBounds* out = bounds + blockIdx.y;
     if (threadIdx.x == 0) block = no_bounds;
     __syncthreads();
     DeviceBounds own = no_bounds;
     const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-    for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < view.count; i += step) {
-        add_element(own, view.data[element_offset(view, i)]);
+    const int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (view.is_dense) {
+        #pragma unroll 4
+        for (int64_t i = first; i < view.count; i += step) add_element(own, view.data[i]);
+    } else {
+        #pragma unroll 1
+        for (int64_t i = first; i < view.count; i += step) add_element(own, view.data[element_offset(view, i)]);
     }
     atomicMax(&block.largest, own.largest);
     atomicMin(&block.lowest_bit, own.lowest_bit);

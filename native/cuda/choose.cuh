@@ -65,13 +65,15 @@ __device__ inline Facts join_facts(const DeviceFacts& known, const Rule& rule, c
 }
 
 // The index of the first kernel that is exact; the last one is, for any data.
-__device__ inline int32_t first_exact(const Kernel* kernels, int32_t count, const Rule& rule, const DeviceFacts& known) {
+__device__ inline int32_t first_exact(const DeviceChoices& choices, const Rule& rule, const DeviceFacts& known) {
     const Facts facts = sum_facts(known, rule), joins = join_facts(known, rule, facts);
-    for (int32_t i = 0; i + 1 < count; ++i) {
-        if ((known.forbidden >> i & 1u) != 0 || !provably_exact(kernels[i], rule, facts)) continue;
-        if (rule.chunk == 0 || provably_exact(joining(kernels[i]), rule, joins)) return i;
+    #pragma unroll 1
+    for (int32_t i = 0; i + 1 < choices.count; ++i) {
+        const auto kernel = static_cast<Kernel>(choices.kernel[i]);
+        if ((known.forbidden >> choices.kernel[i] & 1u) != 0 || !provably_exact(kernel, rule, facts)) continue;
+        if (rule.chunk == 0 || provably_exact(joining(kernel), rule, joins)) return i;
     }
-    return count - 1;
+    return choices.count - 1;
 }
 
 }  // namespace partialsum

@@ -1,5 +1,5 @@
 // A GEMM tile on a GPU: a block of threads shares tiles of both operands, each thread owns a few output elements and
-// adds their products in order, all of k. The Step says how one product joins a sum.
+// adds their products in order, all of k. Sums (floating.cuh, unit.cuh, integer.cuh) says how products join a sum.
 #pragma once
 
 #include "operands.cuh"
@@ -7,14 +7,12 @@
 
 namespace partialsum {
 
-constexpr int threads_per_block = 256;
-constexpr int tile_k = 16;
-
-// Shapes of a tile: `across` threads side by side, each with rows x columns elements.
-template <int rows_, int columns_>
+// `across` by `down` threads, each with rows x columns neighbouring elements; tile_k steps are shared at a time, and
+// `unroll` of them are written out one after another.
+template <int rows_, int columns_, int across_, int down_, int tile_k_, int unroll_>
 struct Shape {
-    static constexpr int rows = rows_, columns = columns_;
-    static constexpr int across = 16, down = threads_per_block / across;
+    static constexpr int rows = rows_, columns = columns_, across = across_, down = down_, tile_k = tile_k_, unroll = unroll_;
+    static constexpr int threads = across * down;
     static constexpr int tile_rows = down * rows, tile_columns = across * columns;
 };
 
@@ -28,62 +26,94 @@ struct WordSource {
     }
 };
 
-// One side of the tile: `lines` lines by tile_k steps, in registers on the way from memory, then shared.
-// `words` is how many random words go with an element: none, one for the sum, or another for the product.
-template <int lines, int words>
+__device__ inline WordSource words_of(const Rule& rule, Stream stream, const Grid& grid, int64_t batch) {
+    return {stream_key(rule.seed, stream, static_cast<uint32_t>(batch)), 32 - grid.random_bits};
+}
+
+// Neighbours in shared memory, read 16 bytes at a time where there are that many.
+struct alignas(16) Four {
+    uint32_t bits[4];
+};
+
+template <int count, class Element>
+__device__ void load_neighbours(Element (&to)[count], const Element* from) {
+    static_assert(sizeof(Element) == 4, "words of 32 bits");
+    if constexpr (count % 4 == 0) {
+        #pragma unroll
+        for (int i = 0; i < count; i += 4) {
+            const Four four = *reinterpret_cast<const Four*>(from + i);
+            #pragma unroll
+            for (int j = 0; j < 4; ++j) to[i + j] = same_bits<Element>(four.bits[j]);
+        }
+    } else {
+        #pragma unroll
+        for (int i = 0; i < count; ++i) to[i] = from[i];
+    }
+}
+
+// One side of the tile: `lines` lines by tile_k steps, in registers on the way from memory, then shared. `words` is how
+// many random words go with an element: none, one for the sum, or another for the product.
+template <class Shape, int lines, int words, bool has_patches>
 struct Side {
-    static constexpr int per_thread = lines * tile_k / threads_per_block;
-    static constexpr int padded = lines + 4;  // rows of different steps start in different banks
+    static constexpr int tile_k = Shape::tile_k, threads = Shape::threads;
+    static constexpr int per_thread = lines * tile_k / threads;
+    static constexpr int padded = lines + 4;  // rows of different steps start in different banks, 16 bytes aligned
+    static_assert(per_thread * threads == lines * tile_k, "every thread moves as many elements");
+    static_assert(threads % tile_k == 0 && threads % lines == 0, "a thread's elements lie a fixed way apart");
 
     struct Shared {
-        float value[tile_k][padded];
-        uint32_t word[words > 0 ? words : 1][words > 0 ? tile_k : 1][padded];
-        DevicePlace step[tile_k];
+        alignas(16) float value[tile_k][padded];
+        alignas(16) uint32_t word[words > 0 ? words : 1][words > 0 ? tile_k : 1][padded];
+        DevicePlace step[has_patches ? tile_k : 1];
     };
 
     const DeviceSource& source;
-    const float* data;
+    const float* data;  // of the thread's first element
     int64_t first_line, line_count, k;
+    int32_t line, step, line_hop, step_hop;  // of the thread's first element, and from one to the next
     WordSource word[words > 0 ? words : 1];
     Shared& shared;
     float next[per_thread];
     DevicePlace place;  // of the thread's own line, where the operand is made of patches
 
     __device__ Side(const DeviceSource& source, int64_t batch, int64_t first_line, int64_t line_count, int64_t k, Shared& shared)
-        : source(source), data(source.data + batch), first_line(first_line), line_count(line_count), k(k),
-          word{}, shared(shared), place{} {
-        if (source.has_patches && threadIdx.x % lines + first_line < line_count) {
-            place = place_of(source.patches.line, first_line + threadIdx.x % lines);
+        : source(source), data(source.data + batch), first_line(first_line), line_count(line_count), k(k), word{},
+          shared(shared), place{} {
+        const int thread = threadIdx.x;
+        const bool along_k = !has_patches && source.k_is_dense != 0;
+        line = along_k ? thread / tile_k : thread % lines;
+        step = along_k ? thread % tile_k : thread / lines;
+        line_hop = along_k ? threads / tile_k : 0;
+        step_hop = along_k ? 0 : threads / lines;
+        if constexpr (has_patches) {
+            if (line + first_line < line_count) place = place_of(source.patches.line, first_line + line);
+        } else {
+            data += (first_line + line) * source.line_stride + step * source.k_stride;
         }
     }
 
-    __device__ bool along_k() const { return !source.has_patches && source.k_is_dense; }
-    __device__ int line_of(int i) const {
-        const int at = threadIdx.x + i * threads_per_block;
-        return along_k() ? at / tile_k : at % lines;
-    }
-    __device__ int step_of(int i) const {
-        const int at = threadIdx.x + i * threads_per_block;
-        return along_k() ? at % tile_k : at / lines;
-    }
+    __device__ int line_of(int i) const { return line + i * line_hop; }
+    __device__ int step_of(int i) const { return step + i * step_hop; }
 
     // The steps' places must be in shared memory before `fetch`; a barrier lies between.
     __device__ void place_steps(int64_t first) {
-        const int64_t step = first + threadIdx.x;
-        if (source.has_patches && threadIdx.x < tile_k && step < k) shared.step[threadIdx.x] = place_of(source.patches.k, step);
+        if constexpr (has_patches) {
+            const int64_t step = first + threadIdx.x;
+            if (threadIdx.x < tile_k && step < k) shared.step[threadIdx.x] = place_of(source.patches.k, step);
+        }
     }
 
     __device__ void fetch(int64_t first) {
         #pragma unroll
         for (int i = 0; i < per_thread; ++i) {
-            const int64_t line = first_line + line_of(i), step = first + step_of(i);
-            const bool inside = line < line_count && step < k;
-            if (!inside) {
-                next[i] = 0.0f;
-            } else if (source.has_patches) {
-                next[i] = patch_element(source, data, place, shared.step[step_of(i)]);
+            const int l = line_of(i), s = step_of(i);
+            const bool inside = first_line + l < line_count && first + s < k;
+            next[i] = 0.0f;
+            if (!inside) continue;
+            if constexpr (has_patches) {
+                next[i] = patch_element(source, data, place, shared.step[s]);
             } else {
-                next[i] = data[line * source.line_stride + step * source.k_stride];
+                next[i] = data[(l - line) * source.line_stride + (first + s - step) * source.k_stride];
             }
         }
     }
@@ -91,183 +121,123 @@ struct Side {
     __device__ void share(int64_t first) {
         #pragma unroll
         for (int i = 0; i < per_thread; ++i) {
-            shared.value[step_of(i)][line_of(i)] = next[i];
+            const int l = line_of(i), s = step_of(i);
+            shared.value[s][l] = next[i];
             #pragma unroll
-            for (int w = 0; w < words; ++w) {
-                shared.word[w][step_of(i)][line_of(i)] = word[w].at(first_line + line_of(i), first + step_of(i));
-            }
+            for (int w = 0; w < words; ++w) shared.word[w][s][l] = word[w].at(first_line + l, first + s);
         }
     }
 };
-static_assert(threads_per_block % tile_k == 0, "a thread's lines lie a whole number apart");
 
-template <class Step, class Shape, bool chunked>
+// Which elements of the result a thread owns.
+template <class Shape>
+struct Own {
+    const DeviceProblem& p;
+    int64_t batch, first_row, first_column;
+
+    // A grid has one long dimension: blocks count tiles along columns, then rows, then batches.
+    __device__ explicit Own(const DeviceProblem& p) : p(p) {
+        const auto across = static_cast<uint32_t>((p.n + Shape::tile_columns - 1) / Shape::tile_columns);
+        const auto down = static_cast<uint32_t>((p.m + Shape::tile_rows - 1) / Shape::tile_rows);
+        const uint32_t line = blockIdx.x / across;
+        batch = line / down;
+        first_row = static_cast<int64_t>(line % down) * Shape::tile_rows;
+        first_column = static_cast<int64_t>(blockIdx.x % across) * Shape::tile_columns;
+    }
+
+    // Within the tile.
+    __device__ static int row() { return threadIdx.x / Shape::across * Shape::rows; }
+    __device__ static int column() { return threadIdx.x % Shape::across * Shape::columns; }
+    __device__ int64_t row_of(int i) const { return first_row + row() + i; }
+    __device__ int64_t column_of(int j) const { return first_column + column() + j; }
+
+    // Calls visit(element, i, j) for each owned element that the target has.
+    template <class Element, class Visit>
+    __device__ void each(const DeviceTarget<Element>& target, const Visit& visit) const {
+        if (target.data == nullptr) return;
+        Element* data = target.data + batch_offset(p.batch_size, target.batch_stride, batch);
+        int64_t at_column[Shape::columns];
+        #pragma unroll
+        for (int j = 0; j < Shape::columns; ++j) at_column[j] = offset_on(target.column, column_of(j));
+        #pragma unroll
+        for (int i = 0; i < Shape::rows; ++i) {
+            if (row_of(i) >= p.m) continue;
+            Element* row = data + offset_on(target.row, row_of(i));
+            #pragma unroll
+            for (int j = 0; j < Shape::columns; ++j) {
+                if (column_of(j) < p.n) visit(row[at_column[j]], i, j);
+            }
+        }
+    }
+
+    // One NaN for all; and fast kernels leave -0 where the format has none.
+    __device__ float stored(float x) const {
+        if (x != x) return same_bits<float>(uint32_t{0x7FC00000u});
+        return x == 0.0f && p.canonical_zero && p.k > 0 ? 0.0f : x;
+    }
+};
+
+// Sums::add(rows, columns, first, steps) adds the shared steps first … first + steps - 1; Sums::steps_at_once is how many
+// of tile_k are shared at a time.
+template <class Sums, class Shape, bool has_patches>
 struct Gemm {
-    using Sum = typename Step::Vector;
-    static constexpr int words = !Step::random ? 0 : Step::rounds_product ? 2 : 1;
-    static_assert(!Step::Lanes::random_at_top, "words come as integers");
-    using Rows = Side<Shape::tile_rows, words>;
-    using Columns = Side<Shape::tile_columns, words>;
+    using Rows = Side<Shape, Shape::tile_rows, Sums::words, has_patches>;
+    using Columns = Side<Shape, Shape::tile_columns, Sums::words, has_patches>;
 
     struct Shared {
         typename Rows::Shared a;
         typename Columns::Shared b;
     };
 
-    const DeviceProblem& p;
-    const Step step;
-    int64_t batch, first_row, first_column;
-    Sum sum[Shape::rows][Shape::columns];
-    Sum total[chunked ? Shape::rows : 1][chunked ? Shape::columns : 1];
-
-    __device__ explicit Gemm(const DeviceProblem& p)
-        : p(p), step(p.rule), batch(blockIdx.z), first_row(static_cast<int64_t>(blockIdx.y) * Shape::tile_rows),
-          first_column(static_cast<int64_t>(blockIdx.x) * Shape::tile_columns) {}
-
-    // A thread's rows and columns lie apart, so that a warp reads neighbours and stores runs.
-    __device__ static int row(int i) { return threadIdx.x / Shape::across + i * Shape::down; }
-    __device__ static int column(int j) { return threadIdx.x % Shape::across + j * Shape::across; }
-
-    __device__ void run(Shared& shared) {
-        start();
-        const DeviceSource &a = p.a, &b = p.b;
-        Rows rows(a, batch_offset(p.batch_size, a.batch_stride, batch), first_row, p.m, p.k, shared.a);
-        Columns columns(b, batch_offset(p.batch_size, b.batch_stride, batch), first_column, p.n, p.k, shared.b);
-        if constexpr (words > 0) {
-            rows.word[0] = stream(Stream::row, p.rule.sum);
-            columns.word[0] = stream(Stream::column, p.rule.sum);
+    __device__ static void run(const DeviceProblem& p, Shared& shared) {
+        const Own<Shape> own(p);
+        Sums sums(p, own);
+        Rows rows(p.a, batch_offset(p.batch_size, p.a.batch_stride, own.batch), own.first_row, p.m, p.k, shared.a);
+        Columns columns(p.b, batch_offset(p.batch_size, p.b.batch_stride, own.batch), own.first_column, p.n, p.k, shared.b);
+        if constexpr (Sums::words > 0) {
+            rows.word[0] = words_of(p.rule, Stream::row, p.rule.sum, own.batch);
+            columns.word[0] = words_of(p.rule, Stream::column, p.rule.sum, own.batch);
         }
-        if constexpr (words > 1) {
-            rows.word[1] = stream(Stream::product_row, p.rule.product);
-            columns.word[1] = stream(Stream::product_column, p.rule.product);
+        if constexpr (Sums::words > 1) {
+            rows.word[1] = words_of(p.rule, Stream::product_row, p.rule.product, own.batch);
+            columns.word[1] = words_of(p.rule, Stream::product_column, p.rule.product, own.batch);
         }
+        const int at_once = sums.steps_at_once();
         place_steps(rows, columns, 0);
-        rows.fetch(0);
-        columns.fetch(0);
-        __syncthreads();
-        int64_t in_chunk = 0, chunk = 0;
-        for (int64_t first = 0; first < p.k; first += tile_k) {
+        // What is fetched for the next tile arrives while this one is added.
+        #pragma unroll 1
+        for (int64_t first = 0;; first += at_once) {
+            rows.fetch(first);
+            columns.fetch(first);
+            if (first > 0) {
+                const int64_t before = first - at_once, left = p.k - before;
+                sums.add(shared.a, shared.b, before, left < at_once ? static_cast<int>(left) : at_once);
+            }
+            __syncthreads();
+            if (first >= p.k) break;
             rows.share(first);
             columns.share(first);
-            place_steps(rows, columns, first + tile_k);
-            if (first + tile_k < p.k) {
-                rows.fetch(first + tile_k);
-                columns.fetch(first + tile_k);
-            }
-            const int steps = p.k - first < tile_k ? static_cast<int>(p.k - first) : tile_k;
-            // Not unrolled: a step is hundreds of instructions already.
-            #pragma unroll 1
-            for (int i = 0; i < steps; ++i) add(shared, i, in_chunk, chunk);
-            __syncthreads();
+            place_steps(rows, columns, first + at_once);
         }
-        if (chunked && in_chunk != 0) join(chunk);
-        store();
+        sums.store(own);
     }
 
 private:
     // Also the barrier after `share`: what was stored before it is seen after it.
-    __device__ void place_steps(Rows& rows, Columns& columns, int64_t first) {
+    __device__ static void place_steps(Rows& rows, Columns& columns, int64_t first) {
         rows.place_steps(first);
         columns.place_steps(first);
         __syncthreads();
     }
-
-    __device__ WordSource stream(Stream stream, const Grid& grid) const {
-        return {stream_key(p.rule.seed, stream, static_cast<uint32_t>(batch)), 32 - grid.random_bits};
-    }
-
-    __device__ bool inside(int i, int j) const { return first_row + row(i) < p.m && first_column + column(j) < p.n; }
-
-    __device__ void start() {
-        const int64_t offset = batch_offset(p.batch_size, p.c.batch_stride, batch);
-        #pragma unroll
-        for (int i = 0; i < Shape::rows; ++i) {
-            #pragma unroll
-            for (int j = 0; j < Shape::columns; ++j) {
-                float c = 0.0f;
-                if (p.c.data != nullptr && inside(i, j)) {
-                    c = p.c.data[offset + offset_on(p.c.row, first_row + row(i)) + offset_on(p.c.column, first_column + column(j))];
-                }
-                sum[i][j] = chunked ? Sum(0) : Sum(c);
-                if constexpr (chunked) total[i][j] = c;
-            }
-        }
-    }
-
-    __device__ Sum added(const Shared& shared, int at, int i, int j, Sum left, Sum right) const {
-        if constexpr (words == 0) {
-            return step(left, right, sum[i][j]);
-        } else if constexpr (words == 1) {
-            return step(left, right, sum[i][j], &shared.b.word[0][at][column(j)], shared.a.word[0][at][row(i)]);
-        } else {
-            return step(left, right, sum[i][j], &shared.b.word[0][at][column(j)], shared.a.word[0][at][row(i)],
-                        &shared.b.word[1][at][column(j)], shared.a.word[1][at][row(i)]);
-        }
-    }
-
-    __device__ void add(const Shared& shared, int at, int64_t& in_chunk, int64_t& chunk) {
-        Sum left[Shape::rows], right[Shape::columns];
-        #pragma unroll
-        for (int i = 0; i < Shape::rows; ++i) left[i] = shared.a.value[at][row(i)];
-        #pragma unroll
-        for (int j = 0; j < Shape::columns; ++j) right[j] = shared.b.value[at][column(j)];
-        #pragma unroll
-        for (int i = 0; i < Shape::rows; ++i) {
-            #pragma unroll
-            for (int j = 0; j < Shape::columns; ++j) sum[i][j] = added(shared, at, i, j, left[i], right[j]);
-        }
-        if constexpr (chunked) {
-            if (++in_chunk == p.rule.chunk) {
-                join(chunk++);
-                in_chunk = 0;
-            }
-        }
-    }
-
-    __device__ void join(int64_t chunk) {
-        if constexpr (chunked) {
-            #pragma unroll
-            for (int i = 0; i < Shape::rows; ++i) {
-                #pragma unroll
-                for (int j = 0; j < Shape::columns; ++j) {
-                    if constexpr (Step::random) {
-                        const uint32_t right = stream(Stream::chunk_column, p.rule.sum).at(first_column + column(j), chunk);
-                        const uint32_t left = stream(Stream::chunk_row, p.rule.sum).at(first_row + row(i), chunk);
-                        total[i][j] = step.joined(sum[i][j], total[i][j], &right, left);
-                    } else {
-                        total[i][j] = step.joined(sum[i][j], total[i][j]);
-                    }
-                    sum[i][j] = Sum(0);
-                }
-            }
-        }
-    }
-
-    __device__ void store() const {
-        const int64_t offset = batch_offset(p.batch_size, p.d.batch_stride, batch);
-        #pragma unroll
-        for (int i = 0; i < Shape::rows; ++i) {
-            #pragma unroll
-            for (int j = 0; j < Shape::columns; ++j) {
-                if (!inside(i, j)) continue;
-                float x = static_cast<float>(sum[i][j]);
-                if constexpr (chunked) x = static_cast<float>(total[i][j]);
-                // One NaN for all; and fast kernels leave -0 where the format has none.
-                if (x != x) x = same_bits<float>(uint32_t{0x7FC00000u});
-                if (x == 0.0f && p.canonical_zero && p.k > 0) x = 0.0f;
-                p.d.data[offset + offset_on(p.d.row, first_row + row(i)) + offset_on(p.d.column, first_column + column(j))] = x;
-            }
-        }
-    }
 };
 
 // The body of a kernel: the `index`-th of those that the choice is among.
-template <class Step, class Shape, bool chunked>
+template <class Sums, class Shape, bool has_patches>
 __device__ void run_gemm(const DeviceProblem& problem, int index) {
     if (problem.choice != nullptr && *problem.choice != index) return;
-    using Work = Gemm<Step, Shape, chunked>;
+    using Work = Gemm<Sums, Shape, has_patches>;
     __shared__ typename Work::Shared shared;
-    Work(problem).run(shared);
+    Work::run(problem, shared);
 }
 
 }  // namespace partialsum

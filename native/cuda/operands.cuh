@@ -13,7 +13,9 @@ __device__ inline int64_t offset_on(const DestinationAxis& axis, int64_t i) {
 
 // Digits of the flat batch index, folded into an element offset.
 __device__ inline int64_t batch_offset(const int64_t* size, const int64_t* stride, int64_t batch) {
+    if (batch == 0) return 0;
     int64_t offset = 0;
+    #pragma unroll 1
     for (int d = batch_dimensions - 1; d >= 0; --d) {
         offset += batch % size[d] * stride[d];
         batch /= size[d];
@@ -48,7 +50,8 @@ __device__ inline float patch_element(const DeviceSource& source, const float* d
         const int64_t v = line.position[d] + k.position[d];
         if (v < 0) return 0.0f;
         const auto step = static_cast<uint32_t>(dimension.step), coordinate = static_cast<uint32_t>(v);
-        const uint32_t at = coordinate / step;
+        // Only the gradient of a strided convolution's input divides.
+        const uint32_t at = step == 1 ? coordinate : coordinate / step;
         if (at >= dimension.size || at * step != coordinate) return 0.0f;
         offset += at * dimension.stride;
     }

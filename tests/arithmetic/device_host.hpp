@@ -1,6 +1,7 @@
 // Device code on the host: one fiber per thread of a block, switched at barriers. What the tests run in place of a GPU.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cfenv>
@@ -13,7 +14,8 @@
 #define __device__
 #define __global__
 #define __shared__ static
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
+#define __grid_constant__
 
 struct Dim3 {
     unsigned x = 1, y = 1, z = 1;
@@ -25,41 +27,55 @@ namespace partialsum_host {
 
 constexpr size_t stack_bytes = 1 << 16;
 
+// A fiber starts through its context, which costs a system call, and is switched by jumps, which do not.
 struct Fiber {
-    ucontext_t context;
+    ucontext_t start;
+    jmp_buf resume;
     std::unique_ptr<char[]> stack;
-    bool finished = false;
+    bool started = false, finished = false;
 };
 
-inline ucontext_t scheduler;
+inline ucontext_t outside;
+inline jmp_buf scheduler;
 inline Fiber* running = nullptr;
 inline const std::function<void()>* body = nullptr;
 
 inline void enter() {
     (*body)();
     running->finished = true;
-    swapcontext(&running->context, &scheduler);
+    _longjmp(scheduler, 1);
+}
+
+// Runs the current thread up to its next barrier, or to its end.
+inline void advance(Fiber& fiber) {
+    running = &fiber;
+    if (_setjmp(scheduler) != 0) return;
+    if (fiber.started) _longjmp(fiber.resume, 1);
+    fiber.started = true;
+    swapcontext(&outside, &fiber.start);
 }
 
 // Runs one block to its end: every thread up to its next barrier, over and over.
 inline void run_block(const std::function<void()>& kernel) {
     body = &kernel;
-    std::vector<Fiber> fibers(blockDim.x);
-    for (Fiber& fiber : fibers) {
-        fiber.stack = std::make_unique<char[]>(stack_bytes);
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack.get();
-        fiber.context.uc_stack.ss_size = stack_bytes;
-        fiber.context.uc_link = nullptr;
-        makecontext(&fiber.context, enter, 0);
+    static std::vector<Fiber> fibers;
+    if (fibers.size() < blockDim.x) fibers.resize(blockDim.x);
+    for (unsigned i = 0; i < blockDim.x; ++i) {
+        Fiber& fiber = fibers[i];
+        if (fiber.stack == nullptr) fiber.stack = std::make_unique<char[]>(stack_bytes);
+        fiber.started = fiber.finished = false;
+        getcontext(&fiber.start);
+        fiber.start.uc_stack.ss_sp = fiber.stack.get();
+        fiber.start.uc_stack.ss_size = stack_bytes;
+        fiber.start.uc_link = nullptr;
+        makecontext(&fiber.start, enter, 0);
     }
     for (bool any = true; any;) {
         any = false;
-        for (unsigned i = 0; i < fibers.size(); ++i) {
+        for (unsigned i = 0; i < blockDim.x; ++i) {
             if (fibers[i].finished) continue;
             threadIdx.x = i;
-            running = &fibers[i];
-            swapcontext(&scheduler, &fibers[i].context);
+            advance(fibers[i]);
             any = any || !fibers[i].finished;
         }
     }
@@ -76,22 +92,32 @@ inline void launch(Dim3 grid, unsigned threads, const std::function<void()>& ker
     }
 }
 
-template <class Real>
-Real rounded(int mode, const std::function<Real()>& work) {
-    const int before = std::fegetround();
+template <class Real, class Work>
+Real rounded(int mode, const Work& work) {
+    if (mode == FE_TONEAREST) return work();
     std::fesetround(mode);
     const Real result = work();
-    std::fesetround(before);
+    std::fesetround(FE_TONEAREST);
     return result;
 }
 
 }  // namespace partialsum_host
 
 inline void __syncthreads() {
-    partialsum_host::Fiber* self = partialsum_host::running;
     const Dim3 thread = threadIdx;
-    swapcontext(&self->context, &partialsum_host::scheduler);
+    if (_setjmp(partialsum_host::running->resume) == 0) _longjmp(partialsum_host::scheduler, 1);
     threadIdx = thread;
+}
+
+// A warp's threads exchange through the block's memory; all threads of a block must come here together.
+template <class Word>
+Word __shfl_xor_sync(unsigned, Word x, int apart) {
+    static Word words[1024];
+    words[threadIdx.x] = x;
+    __syncthreads();
+    const Word other = words[threadIdx.x ^ static_cast<unsigned>(apart)];
+    __syncthreads();
+    return other;
 }
 
 // The device's arithmetic by rounding mode; volatile keeps the compiler from moving it across the change of mode.

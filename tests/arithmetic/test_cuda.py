@@ -1,37 +1,25 @@
-"""The GPU's kernels give the reference's bits: run on the host, compiled for GPUs, and run on one where there is one."""
+"""GEMMs and convolutions of CUDA tensors give the reference's bits: on a GPU that the host plays, and on a real one."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
+import torch
 
 import partialsum as ps
-import tools
-from arithmetic.device_host import HostDevice, described
-from partialsum.arithmetic import native
-from partialsum.arithmetic.convolution import conv_forward, conv_grad_input, conv_grad_weight
-from partialsum.arithmetic.cuda_kernels import program
+from arithmetic.host_gpu import UNITS, Gpu
+from bits import assert_same_bits
+from partialsum.arithmetic import cuda_kernels, native
 
 ACCUMULATORS = [
     "e6m9",
     "e6m9,chunk=5",
     "e5m2,toward_zero",
-    "e4m3fn,stochastic,chunk=3",
-    "e5m10,nearest_away,subnormals=false",
+    "e4m3fn,stochastic,chunk=3,seed=9",
+    "e5m10,nearest_away,subnormals=no",
     "e8m23,up",
     "lba12-2024",
 ]
-
-
-def bits(x: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(x).view(np.uint32)
-
-
-def assert_same_bits(actual: np.ndarray, expected: np.ndarray) -> None:
-    np.testing.assert_array_equal(bits(actual), bits(expected))
 
 
 def operands(
@@ -41,114 +29,146 @@ def operands(
     return (a, b) if fmt is None else (ps.quantize(a, fmt), ps.quantize(b, fmt))
 
 
+def gemm(
+    gpu: Gpu, a: np.ndarray, b: np.ndarray, acc: ps.Accumulator | str, c: np.ndarray | None = None
+) -> np.ndarray:
+    start = None if c is None else gpu.tensor(c)
+    return ps.gemm(gpu.tensor(a), gpu.tensor(b), acc, c=start).cpu().numpy()
+
+
 @pytest.fixture(params=ACCUMULATORS)
-def device(request: pytest.FixtureRequest) -> HostDevice:
-    return HostDevice(ps.parse_accumulator(request.param))
+def acc(request: pytest.FixtureRequest) -> ps.Accumulator:
+    return ps.parse_accumulator(request.param)
 
 
-def test_every_kernel_of_a_program_gives_the_reference_bits(device: HostDevice) -> None:
-    rng = np.random.default_rng(1)
-    a, b = operands(rng, 5, 40, 37)
-    expected = ps.gemm(a, b, device.acc, backend="reference")
-    ran = set()
-    for forbidden in (2**i - 1 for i in range(len(device.program.kernels))):
-        assert_same_bits(device.gemm(a, b, forbidden=forbidden), expected)
-        ran.add(device.chosen)
-    assert device.program.kernels[-1].name in ran
+def test_every_kernel_of_a_program_gives_the_reference_bits(gpu: Gpu, acc: ps.Accumulator) -> None:
+    a, b = operands(np.random.default_rng(1), 5, 40, 11)
+    expected = ps.gemm(a, b, acc, backend="reference")
+    names = [kernel.name for kernel in cuda_kernels.program(acc, cuda_kernels.SINGLE, patches=False).kernels]
+    mask = 0
+    for name in names:
+        with native.forbid_kernels(mask):
+            assert_same_bits(gemm(gpu, a, b, acc), expected)
+        mask |= 1 << native.load().kernels().index(name)
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-3, 1.0, 1e6, 1e18])
-def test_the_device_chooses_an_exact_kernel_for_any_scale(device: HostDevice, scale: float) -> None:
+def test_the_device_chooses_an_exact_kernel_for_any_scale(gpu: Gpu, acc: ps.Accumulator, scale: float) -> None:
     rng = np.random.default_rng(2)
-    a, b = (np.float32(scale) * x for x in operands(rng, 3, 50, 18, None))
-    c = ps.quantize(np.float32(scale) * rng.standard_normal((3, 18), np.float32), "e5m10")
-    assert_same_bits(device.gemm(a, b), ps.gemm(a, b, device.acc))
-    assert_same_bits(device.gemm(a, b, c), ps.gemm(a, b, device.acc, c=c))
+    a, b = (np.float32(scale) * x for x in operands(rng, 3, 50, 9, None))
+    c = ps.quantize(np.float32(scale) * rng.standard_normal((3, 9), np.float32), "e5m10")
+    assert_same_bits(gemm(gpu, a, b, acc), ps.gemm(a, b, acc))
+    assert_same_bits(gemm(gpu, a, b, acc, c), ps.gemm(a, b, acc, c=c))
 
 
-def test_specials_zeros_and_start_values(device: HostDevice) -> None:
+def test_specials_zeros_and_start_values(gpu: Gpu, acc: ps.Accumulator) -> None:
     rng = np.random.default_rng(3)
     a, b = operands(rng, 4, 21, 17)
     a[0, 3], b[5, 2], a[1, :], b[:, 4] = np.inf, np.nan, -0.0, 0.0
     c = rng.choice(np.array([-0.0, 0.0, np.inf, 1.5, 1e-30, 3.4e38], np.float32), (4, 17))
-    assert_same_bits(device.gemm(a, b, c), ps.gemm(a, b, device.acc, c=c))
+    assert_same_bits(gemm(gpu, a, b, acc, c), ps.gemm(a, b, acc, c=c))
 
 
-def test_batches_strides_and_tile_edges() -> None:
-    device = HostDevice(ps.parse_accumulator("e6m9"))
+@pytest.mark.parametrize("name", ["e6m9,chunk=64", "e5m7,stochastic,seed=3"])
+@pytest.mark.parametrize(
+    ("m", "n", "shape"),
+    [(7, 9, cuda_kernels.SINGLE), (70, 67, cuda_kernels.MEDIUM), (257, 130, cuda_kernels.LARGE)],
+)
+def test_shapes_of_the_launch_change_no_bit(gpu: Gpu, name: str, m: int, n: int, shape: cuda_kernels.Shape) -> None:
+    assert cuda_kernels.shape_for(m, n, 1, UNITS, patches=False) is shape
+    a, b = operands(np.random.default_rng(6), m, 70, n)
+    assert_same_bits(gemm(gpu, a, b, name), ps.gemm(a, b, name))
+
+
+def test_batches_strides_and_tile_edges(gpu: Gpu) -> None:
     rng = np.random.default_rng(4)
     a = ps.quantize(rng.standard_normal((2, 1, 35, 33), np.float32), "e5m2")
-    b = ps.quantize(rng.standard_normal((3, 70, 33), np.float32), "e5m2").swapaxes(-1, -2)
-    assert_same_bits(device.gemm(a, b), ps.gemm(a, b, device.acc))
-    assert_same_bits(
-        device.gemm(a[..., ::2, :1], b[:, :1, 3::7]), ps.gemm(a[..., ::2, :1], b[:, :1, 3::7], device.acc)
-    )
-    assert_same_bits(device.gemm(a[..., :0], b[:, :0]), ps.gemm(a[..., :0], b[:, :0], device.acc))
+    b = ps.quantize(rng.standard_normal((3, 17, 33), np.float32), "e5m2").swapaxes(-1, -2)
+    c = ps.quantize(rng.standard_normal((3, 1, 17), np.float32), "e5m2")
+    for left, right, start in (
+        (a, b, None),
+        (a, b, c),
+        (a[..., ::2, :1], b[:, :1, 3::7], c[..., 3::7]),
+        (a[..., :0], b[:, :0], c),
+        (a[0, 0], b[1], c[0, 0]),
+        (a[..., :0, :], b, None),
+    ):
+        assert_same_bits(gemm(gpu, left, right, "e6m9", start), ps.gemm(left, right, "e6m9", c=start))
 
 
-def test_convolution_and_its_gradients() -> None:
-    device = HostDevice(ps.parse_accumulator("e6m7,toward_zero"))
+@pytest.mark.parametrize("name", ["e6m7,toward_zero", "e5m6,stochastic,chunk=7,seed=4"])
+def test_convolutions_and_their_gradients(gpu: Gpu, name: str) -> None:
     rng = np.random.default_rng(5)
     x, w = (ps.quantize(rng.standard_normal(s, np.float32), "e4m3fn") for s in ((2, 4, 9, 8), (6, 2, 3, 2)))
     window = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2), "groups": 2}
-    y = conv_forward(x, w, device.acc, **window)
-    g = ps.quantize(rng.standard_normal(y.shape, np.float32), "e4m3fn")
-    assert_same_bits(convolve(device, "forward", x, w, y.shape, window), y)
+    results = []
+    for move in (torch.from_numpy, gpu.tensor):
+        here, there = (move(t).requires_grad_() for t in (x, w))
+        y = ps.conv2d(here, there, name, **window)
+        y.backward(ps.quantize(move(np.sin(np.arange(y.numel(), dtype=np.float32)).reshape(y.shape)), "e4m3fn"))
+        results.append([t.detach().cpu().numpy() for t in (y, here.grad, there.grad)])
+    for on_cpu, on_gpu in zip(*results, strict=True):
+        assert_same_bits(on_gpu, on_cpu)
+
+
+def test_large_and_one_dimensional_convolutions(gpu: Gpu) -> None:
+    rng = np.random.default_rng(8)
+    x, w = rng.standard_normal((2, 3, 300), np.float32), rng.standard_normal((70, 3, 5), np.float32)
     assert_same_bits(
-        convolve(device, "grad_input", g, w, x.shape, window), conv_grad_input(g, w, x.shape, device.acc, **window)
-    )
-    assert_same_bits(
-        convolve(device, "grad_weight", g, x, w.shape, window),
-        conv_grad_weight(g, x, w.shape, device.acc, **window),
+        ps.conv1d(gpu.tensor(x), gpu.tensor(w), "e6m9", padding=2, inputs="e5m2").cpu().numpy(),
+        ps.conv1d(x, w, "e6m9", padding=2, inputs="e5m2"),
     )
 
 
-def convolve(
-    device: HostDevice, pass_: str, a: np.ndarray, b: np.ndarray, shape: tuple[int, ...], window: dict
-) -> np.ndarray:
-    d = np.full(shape, np.nan, np.float32)
-    five = [x.reshape(*x.shape[:2], 1, *x.shape[2:]) for x in (a, b, d)]
-    spatial = {name: (fill, *window[name]) for name, fill in (("stride", 1), ("padding", 0), ("dilation", 1))}
-    groups = window["groups"]
-    positions = int(np.prod(shape[2:]))
-    rows = shape[0] // groups if pass_ == "grad_weight" else shape[0] * positions
-    columns = shape[1] * positions if pass_ == "grad_weight" else shape[1] // groups
-    plan = getattr(native.load(), f"device_convolution_{pass_}")
-    choice = device.choose(10_000, a, b, None)
-    record = plan(
-        *(described(x) for x in five), **spatial, groups=groups, rule=native.rule(device.acc), choice=choice
-    )
-    device.run(record, rows, columns, groups)
-    return d
+def test_gradients_are_gemms_on_the_device(gpu: Gpu) -> None:
+    rng = np.random.default_rng(7)
+    arrays = [rng.standard_normal(s, np.float32) for s in ((3, 5, 30), (30, 7), (5, 7))]
+    results = []
+    for move in (torch.from_numpy, gpu.tensor):
+        a, b, c = (move(x).requires_grad_() for x in arrays)
+        d = ps.gemm(a, b, "e6m9,chunk=8", inputs=("e4m3fn", "e5m2"), c=c)
+        d.sin().sum().backward()
+        results.append([t.detach().cpu().numpy() for t in (d, a.grad, b.grad, c.grad)])
+    for on_cpu, on_gpu in zip(*results, strict=True):
+        assert_same_bits(on_gpu[:1], on_cpu[:1])
 
 
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
-def test_every_kernel_compiles_for_gpus(architecture: str) -> None:
-    tools.require_tool("cuda.bindings")
-    from partialsum.arithmetic.cuda_compiler import compile_fresh
-
-    made = program(ps.parse_accumulator("e6m9,chunk=64"), small=True)
-    code, log = compile_fresh(made.source, architecture, ("--ptxas-options=-v",))
-    assert code.startswith(b"\x7fELF")
-    spills = re.findall(r"(\d+) bytes spill stores", log)
-    assert len(spills) >= len(made.kernels)
-    assert set(spills) == {"0"}
-
-
-def test_machine_code_is_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tools.require_tool("cuda.bindings")
-    from partialsum.arithmetic import cuda_compiler
-
-    monkeypatch.setenv("PARTIALSUM_CACHE", str(tmp_path / "kernels"))
-    source = 'extern "C" __global__ void nothing() {}'
-    code = cuda_compiler.compile_kernels(source, "sm_90")
-    monkeypatch.setattr(cuda_compiler, "compile_fresh", None)
-    assert cuda_compiler.compile_kernels(source, "sm_90") == code
+def test_a_training_step_under_a_recipe(gpu: Gpu) -> None:
+    rng = np.random.default_rng(9)
+    images, labels = rng.standard_normal((4, 3, 8, 8), np.float32), np.array([0, 1, 2, 1])
+    results = []
+    for move in (torch.from_numpy, gpu.tensor):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3, padding=1, stride=2),
+            torch.nn.ReLU(),
+            torch.nn.Flatten(),
+            torch.nn.Linear(128, 3),
+        ).to(move(images).device)
+        with ps.emulate(model, ps.recipe("fp8-2018").policy):
+            logits = model(move(images))
+            logits.backward(torch.eye(3, device=logits.device)[move(labels)])
+        results.append([logits.detach().cpu().numpy(), *(p.grad.cpu().numpy() for p in model.parameters())])
+    for on_cpu, on_gpu in zip(*results, strict=True):
+        assert_same_bits(on_gpu, on_cpu)
 
 
-def test_a_mistake_in_a_kernel_is_told_in_one_sentence() -> None:
-    tools.require_tool("cuda.bindings")
-    from partialsum.arithmetic.cuda_compiler import compile_fresh
+def test_what_is_launched(gpu: Gpu) -> None:
+    if gpu.device != "cpu":
+        pytest.skip("only the host's GPU keeps a list")
+    a, b = operands(np.random.default_rng(1), 5, 4, 6)
+    gemm(gpu, a, b, "e6m9")
+    kernels = ["gemm_plain", "gemm_guarded", "gemm_odd_guarded", "gemm_wide_guarded"]
+    assert gpu.launched == ["clear", "census", "choose", *kernels]
+    gpu.launched.clear()
+    gemm(gpu, a, b, "fp32")  # float32's own rounding: nothing to choose
+    assert gpu.launched == ["gemm_native"]
+    gpu.launched.clear()
+    gemm(gpu, a[:0], b, "e6m9")
+    assert gpu.launched == []
 
-    with pytest.raises(ps.InputError, match=r"(?s)NVRTC could not compile for sm_90: .*nonsense"):
-        compile_fresh("nonsense", "sm_90")
+
+def test_a_seed_compiles_nothing_anew() -> None:
+    one, other = (ps.parse_accumulator(f"e6m5,stochastic,seed={seed}") for seed in (1, 2))
+    shape = cuda_kernels.SINGLE
+    assert cuda_kernels.program(one, shape, patches=False) is cuda_kernels.program(other, shape, patches=False)

@@ -100,7 +100,7 @@ def test_nothing_to_add(shape: tuple[int, int, int]) -> None:
             r"c must broadcast to the result's shape \(2, 2\)",
         ),
         ((2, 3), (3, 2), {"c": np.zeros((2, 2))}, "c must have dtype float32 .*got float64"),
-        ((2, 3), (3, 2), {"backend": "gpu"}, "backend must be one of cpu, reference"),
+        ((2, 3), (3, 2), {"backend": "gpu"}, "backend must be one of cpu, cuda, reference"),
         ((2, 3), (3, 2), {"inputs": ("e5m2",)}, "inputs must be one format or a pair of formats, got 1 of them"),
         ((2, 3), (3, 2), {"accumulator": "e9m3"}, "exp_bits must be 1 to 8, got 9"),
     ],

@@ -88,3 +88,36 @@ def test_wrong_use_ends_in_one_sentence(run: Run, arguments: tuple[str, ...], me
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
+
+
+def test_images_are_brought_to_what_a_built_in_network_takes(run: Run) -> None:
+    result = run("measure", "resnet20-cifar10", "--data", "digits", *SHORT, "--forward-only", "--json")
+    assert result.returncode == 0, result.stderr
+    assert "are brought to 3x32x32" in result.stderr
+    assert json.loads(result.stdout)["gemms"][0]["k"] == 27
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("gpt2", "--data", "digits"),
+            "network 'gpt2' takes tokens, but data 'digits' holds images; name other data",
+        ),
+        (("config.json",), "'config.json' describes a network but does not run it"),
+        (("absent.onnx",), "cannot run 'absent.onnx'"),
+    ],
+)
+def test_data_and_files_that_do_not_fit(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    result = run("measure", *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_matrix_units_and_a_focus(run: Run) -> None:
+    named = run("measure", "mlp", "--data", "digits", *SHORT, "--accumulator", "h100-fp8")
+    assert named.returncode == 0, named.stderr
+    assert "With h100-fp8," in named.stdout
+    focused = run("measure", "mlp", "--data", "digits", *SHORT, "--focus", "--target", "snr=30", "--json")
+    assert json.loads(focused.stdout)["settings"]["focus"] == "snr=30"

@@ -174,10 +174,10 @@ def test_formats_that_do_not_fit() -> None:
 
 
 def test_a_device_without_a_kernel() -> None:
-    """A fake tensor stands for a GPU that this machine need not have."""
-    elsewhere = FakeTensor(FakeTensorMode(), torch.empty(2, 8, device="meta"), torch.device("cuda:0"))
+    """A fake tensor stands for a device that this machine need not have."""
+    elsewhere = FakeTensor(FakeTensorMode(), torch.empty(2, 8, device="meta"), torch.device("xpu:0"))
     model = nn.Linear(8, 4)
-    message = "the model runs linear, a product of cuda tensors, for which there is no kernel"
+    message = "the model runs linear, a product of xpu tensors, for which there is no kernel"
     with ps.emulate(model, NARROW), pytest.raises(ps.InputError, match=message):
         model(elsewhere)
 

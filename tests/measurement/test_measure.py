@@ -34,7 +34,7 @@ def test_independent_products_are_as_predicted() -> None:
     """The rounding-aware theory and the measurement agree within the confidence interval (widened to 99.9%)."""
     found = ps.measure(normal_linear(512), batches(32, 512, count=6), inputs="e5m2", accumulators=NARROW, cost=1e9)
     row = found.row("", "forward")
-    assert (row.m, row.n, row.k, row.samples, row.operand_man_bits) == (32, 64, 512, 6 * 512, (2, 2))
+    assert (row.m, row.n, row.k, row.samples, row.operand_man_bits) == (32, 64, 512, 6 * 256, (2, 2))
     assert row.density == pytest.approx(1, abs=1e-4)
     for name in ("kappa", "path", "order"):
         assert getattr(row, name) == pytest.approx(1, abs=0.1), name
@@ -188,7 +188,7 @@ def test_under_a_policy_the_operands_are_the_policys() -> None:
     assert found.policy("snr=40").inputs == policy.inputs
 
 
-@pytest.mark.parametrize(("cost", "observed", "sums"), [(1.0, 1, 128), (math.inf, 5, 512)])
+@pytest.mark.parametrize(("cost", "observed", "sums"), [(1.0, 1, 128), (math.inf, 5, 256)])
 def test_looking_costs_no_more_than_was_asked_for(cost: float, observed: int, sums: int) -> None:
     """A GEMM that torch computes in microseconds is looked at in the first call, briefly, and then hardly ever."""
     row = ps.measure(normal_linear(64), batches(8, 64, count=5), accumulators=NARROW, cost=cost).rows[0]
@@ -267,12 +267,50 @@ def test_wider_accumulators_keep_more() -> None:
     assert found.swamped(8)[0][0] is row
 
 
+def test_widths_that_stay_open_are_told() -> None:
+    """The narrowest width by the estimates lies between those by the two ends of the intervals."""
+    found = ps.measure(normal_linear(1024), batches(32, 1024), inputs="e5m2", cost=1e9)
+    row = found.rows[0]
+    close = row.qualities[found.widths()[9]].snr_db
+    for target, bits, low, high in (
+        (close.value - 1e-3, 9, 9, 10),
+        (close.value + 1e-3, 10, 9, 10),
+        (close.high + 1e-3, 10, 10, 10),
+        (close.low - 1e-3, 9, 9, 9),
+    ):
+        narrowest = found.narrowest(row, f"snr={target}")
+        assert (narrowest.man_bits, narrowest.low, narrowest.high) == (bits, low, high)
+        assert narrowest.certain == (low == high)
+        assert str(narrowest) == (str(bits) if low == high else f"{bits} ({low}–{high})")
+    assert str(ps.Measurements("x", 1, found.accumulators, (row,)).narrowest(row, "snr=200")) == "–"
+
+
+def test_a_target_in_focus_gets_the_looks() -> None:
+    """Accumulators near the target see more sums than the others, and their intervals shrink."""
+    settings: dict[str, Any] = {
+        "inputs": "e5m2",
+        "cost": math.inf,
+        "accumulators": ps.Sweep(roundings="nearest_even"),
+    }
+    data = batches(512, 1024, count=8)
+    model = normal_linear(1024, 512)
+    even = ps.measure(model, data, **settings)
+    target = f"snr={even.rows[0].qualities[even.widths()[7]].snr_db.value}"
+    focused = ps.measure(model, data, focus=target, **settings)
+    before, after = (found.rows[0].qualities[found.widths()[7]].snr_db for found in (even, focused))
+    assert focused.rows[0].samples > 2 * even.rows[0].samples
+    assert after.margin < 0.8 * before.margin
+    assert abs(after.value - before.value) < 2 * before.margin
+    assert ps.measure(model, data, focus=target, **settings).to_dict() == focused.to_dict()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"loss": "cros_entropy"}, "loss must be one of cross_entropy, mse or a function, got 'cros_entropy'"),
         ({"samples": 0}, "samples must be a positive integer, got 0"),
         ({"cost": -1}, "cost must be a positive number, got -1"),
+        ({"focus": "snr"}, "target must read like snr=20"),
         ({"seed": -1}, "seed must be a non-negative integer, got -1"),
         ({"inputs": "mxfp4"}, "inputs must be a format of single numbers, got mxfp4"),
         ({"inputs": "e5m2,stochastic"}, "inputs must not be rounded stochastically"),

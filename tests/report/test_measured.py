@@ -15,6 +15,7 @@ from partialsum.measurement.targets import parse_target
 from partialsum.report.comparison import compare, format_number, summarise, worst_first
 from partialsum.report.expected import Cause, causes, expected_snr, formula_widths, reference_accumulator
 from partialsum.report.measured import draw, render_measurements
+from partialsum.report.measured_text import print_measurements
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +47,15 @@ def test_wide_operands_have_no_formula(found: ps.Measurements) -> None:
 def test_causes_are_the_two_measured_parts(found: ps.Measurements) -> None:
     row = found.rows[0]
     expected = expected_snr([row], reference_accumulator(found.accumulators[row.reference].man_bits))[0]
-    shuffled = replace(row.shuffled, snr_db=Estimate(expected - 5, 0.1))
-    quality = replace(row.qualities[row.reference], snr_db=Estimate(expected - 12, 0.1))
+    shuffled = row.shuffled._replace(snr_db=Estimate(expected - 5, 0.1))
+    quality = row.qualities[row.reference]._replace(snr_db=Estimate(expected - 12, 0.1))
     qualities = tuple(quality if index == row.reference else old for index, old in enumerate(row.qualities))
     outliers = replace(row.a, kurtosis=99.4)
     worse = replace(row, shuffled=shuffled, qualities=qualities, a=outliers)
     assert causes(replace(found, rows=(worse,))) == [
         (Cause("pairing and order", pytest.approx(-7)), Cause("operands alone (kurtosis 99)", pytest.approx(-5)))
     ]
-    near = replace(worse, shuffled=replace(shuffled, snr_db=Estimate(expected - 11.5, 0.1)))
+    near = replace(worse, shuffled=shuffled._replace(snr_db=Estimate(expected - 11.5, 0.1)))
     assert [len(why) for why in causes(replace(found, rows=(near,)))] == [1]  # the pairing's half dB is not told
 
 
@@ -83,11 +84,47 @@ def test_a_page_needs_nothing_and_trusts_no_name(found: ps.Measurements) -> None
 
 def test_figures_have_every_layer(found: ps.Measurements) -> None:
     figures = draw(found, parse_target("snr=20"))
-    assert list(figures) == ["scatter", "heat-nearest_even", "heat-toward_zero"]
-    heat = figures["heat-nearest_even"]
+    assert list(figures) == ["scatter", "heat-nearest_even-0", "heat-toward_zero-0"]
+    heat = figures["heat-nearest_even-0"]
     names = [label.get_text() for label in heat.axes[0].get_yticklabels()]
     assert names == ["0", "2"]
     assert [panel.get_title(loc="left") for panel in heat.axes[:3]] == ["forward", "grad_input", "grad_weight"]
+
+
+def measured(accumulators: list[str] | ps.Sweep) -> ps.Measurements:
+    torch.manual_seed(0)
+    return ps.measure(nn.Linear(96, 40), [torch.randn(24, 96)], accumulators=accumulators)
+
+
+def test_other_ways_of_adding_are_compared_where_plain_sums_were_not_tried(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = measured(ps.Sweep(man_bits=(6, 8), chunks=(16,), roundings="toward_zero"))
+    comparison = compare(found, parse_target("snr=20"))
+    assert comparison.how == "8 mantissa bits, sums in chunks of 16 toward zero"
+    want = ps.predict(96, "e8m8,toward_zero,chunk=16", "e5m2").snr_db
+    assert comparison.lines[0].expected_db == pytest.approx(want, abs=0.05)
+    assert comparison.lines[0].formula == ps.min_man_bits(96, 5, 16, density=found.rows[0].density)
+    assert list(draw(found, parse_target("snr=20"))) == ["scatter", "heat-toward_zero-16"]
+    print_measurements(found, parse_target("snr=20"))
+    assert "sums in chunks of 16 toward zero" in capsys.readouterr().out
+
+
+def test_matrix_units_are_shown_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    found = measured(["h100-fp8", "v100-fp16"])
+    figures = draw(found, parse_target("snr=20"))
+    assert list(figures) == ["heat-units"]
+    assert [text.get_text() for text in figures["heat-units"].axes[0].get_xticklabels()] == [
+        "h100-fp8",
+        "v100-fp16",
+    ]
+    page = render_measurements(found, target=parse_target("snr=20"))
+    assert "Predicted against measured" not in page
+    assert page.count("<svg") == 1
+    print_measurements(found, parse_target("snr=20"))
+    printed = capsys.readouterr().out
+    assert "h100-fp8" in printed
+    assert "bits bring every GEMM" not in printed
 
 
 @pytest.mark.parametrize(

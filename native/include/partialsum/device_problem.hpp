@@ -32,7 +32,7 @@ struct DeviceProblem {
     DeviceSource a, b;
     DeviceTarget<const float> c;
     DeviceTarget<float> d;
-    int64_t m, n, k;  // m and n below 2**31; k too where an operand has patches
+    int64_t m, n, k;  // below 2**31, as are the blocks that cover the result
     int64_t batch_size[batch_dimensions];
     Rule rule;
     const int32_t* choice;   // on the device: which kernel runs; null where there is only one
@@ -43,6 +43,7 @@ struct DeviceProblem {
 struct DeviceView {
     const float* data;
     int64_t count;
+    int32_t is_dense;  // element i lies i elements behind the first
     int64_t size[view_dimensions], stride[view_dimensions];
 };
 
@@ -54,12 +55,35 @@ struct DeviceBounds {
     uint32_t negative_zeros;
 };
 
+// The tensors that a census is taken of: a, b, and c where there is one.
+struct DeviceCensus {
+    DeviceView view[3];
+    int32_t count;
+};
+
+// The launched kernels that a choice is among, in the order of their launches: values of Kernel (facts.hpp).
+constexpr int most_choices = 8;
+struct DeviceChoices {
+    int32_t count;
+    int32_t kernel[most_choices];
+};
+
 // What the choice among kernels is told.
 struct DeviceFacts {
     const DeviceBounds* bounds;  // of a, of b, and of c where there is one
     int64_t k;
     int32_t has_start;
-    uint32_t forbidden;  // kernels to leave out, a bit each in the order of their launches
+    uint32_t forbidden;  // kernels to leave out, a bit each in the order of Kernel
+};
+
+// A contiguous tensor [outer, length, inner] whose blocks run along `length`.
+struct DeviceBlocks {
+    const float* input;
+    float* elements;          // may be null
+    float* values;            // elements times scales; may be null
+    float* scales;            // [outer, blocks, inner]
+    const uint32_t* largest;  // bits of the tensor's largest finite magnitude; read where the tensor has a scale
+    int64_t outer, length, inner, blocks;
 };
 
 }  // namespace partialsum

@@ -25,10 +25,10 @@ from partialsum.arithmetic.gemm import (
     Inputs,
     check_operand,
     check_same_kind,
+    choose_backend,
     parse_inputs,
 )
 from partialsum.arithmetic.quantize import quantize
-from partialsum.choices import parse_choice
 from partialsum.errors import InputError
 
 Floats = NDArray[np.float32]
@@ -36,6 +36,11 @@ Window = int | Sequence[int]
 Pass = Literal["forward", "grad_input", "grad_weight"]
 
 _SPATIAL = 3
+_OPERANDS: dict[Pass, tuple[str, str]] = {
+    "forward": ("x", "w"),
+    "grad_input": ("gradient", "w"),
+    "grad_weight": ("gradient", "x"),
+}
 _QUANTISED_AXES: dict[Pass, tuple[int, int]] = {"forward": (1, 1), "grad_input": (1, 0), "grad_weight": (-1, -1)}
 """Along which dimension of either operand the blocks of a block format run: one that the sum runs over."""
 
@@ -182,7 +187,7 @@ def _run(
     acc = parse_accumulator(accumulator)
     if isinstance(acc, AlignedAccumulator) and acc.dot > 1:
         raise InputError(f"accumulator {acc} adds block-scaled elements, which gemm has and convolutions have not")
-    chosen = Backend.CPU if backend is None else parse_choice(Backend, backend, "backend")
+    chosen = choose_backend(backend, a)
     formats = parse_inputs(inputs)
     axes = _QUANTISED_AXES[pass_]
     operands = [
@@ -191,7 +196,15 @@ def _run(
     ]
     torch: Any = sys.modules.get("torch")
     if torch is not None and isinstance(a, torch.Tensor):
-        left, right = (cast(Any, x).detach().numpy() for x in operands)
+        from partialsum.arithmetic import cuda_device
+
+        x, y = cast(Any, operands[0]), cast(Any, operands[1])
+        cuda_device.check_devices(**dict(zip(_OPERANDS[pass_], (x, y), strict=True)))
+        if cuda_device.on_gpu(x, y):
+            from partialsum.arithmetic.cuda_ops import convolve_on_gpu
+
+            return cast(Array, convolve_on_gpu(pass_, x.detach(), y.detach(), shape, acc, formats, geometry))
+        left, right = x.detach().numpy(), y.detach().numpy()
         return cast(Array, torch.from_numpy(_sum(pass_, left, right, shape, acc, formats, geometry, chosen)))
     left, right = (cast(Floats, x) for x in operands)
     return cast(Array, _sum(pass_, left, right, shape, acc, formats, geometry, chosen))

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +33,37 @@ def nvrtc() -> Any:
     return bindings
 
 
-def compile_kernels(source: str, architecture: str) -> bytes:
-    """Return the machine code of ``source`` for an architecture such as ``sm_90``, from the cache if it is there."""
-    folder = _cache_folder()
-    path = folder / f"{_digest(source, architecture)}.cubin"
+def compile_kernels(sources: Sequence[str], architecture: str) -> list[bytes]:
+    """Return the machine code of every source for an architecture such as ``sm_90``, from the cache where it is there.
+
+    The others are compiled side by side, as many at a time as there are processors.
+    """
+    paths = [_cache_folder() / f"{_digest(source, architecture)}.cubin" for source in sources]
+    kept = [_kept(path) for path in paths]
+    missing = [i for i, code in enumerate(kept) if code is None]
+    if missing:
+        nvrtc()  # its import is not for threads
+        with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1)) as pool:
+            fresh = list(pool.map(lambda i: compile_fresh(sources[i], architecture)[0], missing))
+        for i, code in zip(missing, fresh, strict=True):
+            kept[i] = code
+            _keep(paths[i], code)
+    return [code for code in kept if code is not None]
+
+
+def _kept(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except OSError:
-        code = compile_fresh(source, architecture)[0]
+        return None
+
+
+def _keep(path: Path, code: bytes) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, code)
     except (OSError, InputError):
         pass  # a cache that cannot be written costs time, nothing else
-    return code
 
 
 def compile_fresh(source: str, architecture: str, extra: tuple[str, ...] = ()) -> tuple[bytes, str]:
@@ -84,9 +104,18 @@ def _checked(bindings: Any, outcome: tuple[Any, ...]) -> Any:
 
 def _digest(source: str, architecture: str) -> str:
     digest = hashlib.sha256(source.encode())
-    digest.update(repr((_options(architecture), nvrtc().nvrtcVersion())).encode())
+    digest.update(repr((_options(architecture), _compiler_version())).encode())
     digest.update(_header_digest())
     return digest.hexdigest()
+
+
+@cache
+def _compiler_version() -> str:
+    """Of the installed package, which spares loading the library where nothing has to be compiled."""
+    try:
+        return metadata.version("nvidia-cuda-nvrtc")
+    except metadata.PackageNotFoundError:
+        return repr(nvrtc().nvrtcVersion())
 
 
 @cache

@@ -1,23 +1,23 @@
 """Which kernels a GPU needs for an accumulator, as CUDA C++: names of steps over the headers in ``native/``.
 
 A launch cannot look at the data without waiting for it, so several kernels are launched and the device decides which of
-them works (``native/cuda/choose.cuh``); the others return at once. The last of them is exact for any data.
+them works (``native/cuda/choose.cuh``); the others return at once. The last of them is exact for any data. Each kernel is
+a translation unit of its own, so that all are compiled side by side.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from pathlib import Path
 
 from partialsum.accumulators import Accumulator, Rounding
+from partialsum.arithmetic import native
 from partialsum.arithmetic.native import grid_numbers
 
 _FEW_MAN_BITS = 10
 _MOST_ODD_MAN_BITS = 21
-THREADS = 256
-_ACROSS = 16
 
 _ROUNDS = {
     Rounding.TOWARD_ZERO: "TowardZero<L, {low}>",
@@ -26,100 +26,249 @@ _ROUNDS = {
     Rounding.UP: "AddAndCut<L, Rounding::up, {low}>",
     Rounding.STOCHASTIC: "AddAndCut<L, Rounding::stochastic, {low}>",
 }
+_MODES = {
+    Rounding.NEAREST_EVEN: (True, True),
+    Rounding.TOWARD_ZERO: (False, False),
+    Rounding.DOWN: (False, True),
+    Rounding.UP: (True, False),
+}
+"""Roundings that float32 hardware has, and whether it overflows to infinity on either side under them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a block of threads covers a tile of the result: the numbers of ``Shape`` in ``native/cuda/gemm.cuh``."""
+
+    rows: int
+    columns: int
+    across: int = 16
+    down: int = 16
+    tile_k: int = 16
+    unroll: int = 2
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.across * self.down
+
+    def blocks(self, m: int, n: int, batch: int) -> int:
+        """Return how many blocks cover a result of ``batch`` matrices of ``m`` by ``n``."""
+        return batch * math.ceil(m / (self.down * self.rows)) * math.ceil(n / (self.across * self.columns))
+
+    def __str__(self) -> str:
+        return f"Shape<{self.rows}, {self.columns}, {self.across}, {self.down}, {self.tile_k}, {self.unroll}>"
+
+
+LARGE = Shape(8, 4)
+SQUARE = Shape(4, 4)
+"""For convolutions, and for steps with so many operations that fewer sums side by side keep a unit busy."""
+MEDIUM = Shape(2, 2, unroll=4)
+SINGLE = Shape(1, 1, across=8, down=8, tile_k=64, unroll=4)
+"""One sum per thread and small blocks: for few outputs, whose sums take k times the latency of a step anyway."""
+
+# A block of a larger shape does more per operand loaded, but leaves units idle where blocks are few: with fewer blocks
+# per unit than this the smaller shape is ahead, counting the instructions of a step.
+_LARGE_FILLS, _MEDIUM_FILLS = 0.65, 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One translation unit: its entry points and its text."""
+
+    names: tuple[str, ...]
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One kernel: its name in ``partialsum/choice.hpp``, its step, and how many rows and columns a thread owns."""
+    """One kernel of a program: its name in ``partialsum/facts.hpp`` (or of a unit's choice), its shape, its source."""
 
     name: str
-    step: str
-    rows: int
-    columns: int
+    shape: Shape
+    source: Source
 
-    def grid(self, m: int, n: int, batch: int) -> tuple[int, int, int]:
-        """Return how many blocks cover a result of ``batch`` matrices of ``m`` by ``n``."""
-        down = THREADS // _ACROSS
-        return math.ceil(n / (_ACROSS * self.columns)), math.ceil(m / (down * self.rows)), batch
+    @property
+    def entry(self) -> str:
+        """Name of its entry point."""
+        return self.source.names[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is compiled for one accumulator: its kernels from cheap to dear, and the text that names them."""
+    """The kernels for one accumulator from cheap to dear, and what chooses among them (None: there is only one)."""
 
     kernels: tuple[Kernel, ...]
-    source: str
+    choose: Source | None
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Everything to compile."""
+        chooser = () if self.choose is None else (census(), self.choose)
+        return (*chooser, *(kernel.source for kernel in self.kernels))
+
+
+def shape_for(m: int, n: int, batch: int, units: int, *, patches: bool) -> Shape:
+    """Return the shape for a result on a device of ``units`` multiprocessors."""
+    large = SQUARE if patches else LARGE
+    if large.blocks(m, n, batch) >= _LARGE_FILLS * units:
+        return large
+    return MEDIUM if MEDIUM.blocks(m, n, batch) >= _MEDIUM_FILLS * units else SINGLE
+
+
+def program(acc: Accumulator, shape: Shape, *, patches: bool) -> Program:
+    """Return the kernels for ``acc`` over matrices, or over a convolution's patches."""
+    return _program(replace(acc, seed=0), shape, patches)  # the seed is data
 
 
 @lru_cache(maxsize=256)
-def program(acc: Accumulator, small: bool) -> Program:
-    """Return the kernels for ``acc``; ``small`` is for results too small to fill a GPU with large tiles."""
-    kernels = tuple(_kernels(acc, small))
+def _program(acc: Accumulator, shape: Shape, patches: bool) -> Program:
+    kernels = tuple(_kernel(acc, name, step, shape, patches) for name, step in _steps(acc))
+    return Program(kernels, None if len(kernels) == 1 else _choose())
+
+
+def _kernel(acc: Accumulator, name: str, step: str, largest: Shape, patches: bool) -> Kernel:
+    shape = min(largest, _largest_shape(name), key=lambda x: x.rows * x.columns)
     chunked = "true" if acc.chunk else "false"
-    entries = "".join(
-        f'extern "C" __global__ void __launch_bounds__({THREADS}) gemm_{i}(const DeviceProblem p) {{\n'
-        f"    run_gemm<{kernel.step}, Shape<{kernel.rows}, {kernel.columns}>, {chunked}>(p, {i});\n}}\n"
-        for i, kernel in enumerate(kernels)
-    )
-    names = ", ".join(f"Kernel::{kernel.name}" for kernel in kernels)
-    choose = (
-        'extern "C" __global__ void choose(const DeviceFacts facts, const Rule rule, int32_t* choice) {\n'
-        f"    const Kernel kernels[] = {{{names}}};\n"
-        f"    *choice = first_exact(kernels, {len(kernels)}, rule, facts);\n}}\n"
-    )
-    return Program(kernels, f"{_HEAD}\n{entries}{choose}{_CENSUS}")
+    sums = f"FloatingSums<{step}, {shape}, {chunked}>"
+    return Kernel(name, shape, gemm_source(f"gemm_{name}", sums, shape, patches=patches, header=_FLOATING))
 
 
-_HEAD = """#include "census.cuh"
-#include "choose.cuh"
-#include "gemm.cuh"
+def _largest_shape(name: str) -> Shape:
+    if name == "general" or name.startswith("wide"):
+        return MEDIUM
+    return SQUARE if name.startswith("odd") or name == "product_guarded" else LARGE
+
+
+def gemm_source(entry: str, sums: str, shape: Shape, *, patches: bool, header: str) -> Source:
+    """Return the translation unit of a GEMM with sums of a kind, ``Sums`` in ``native/cuda/gemm.cuh``."""
+    # Two blocks of the leanest kernels fit on a unit: one adds while the other waits at its barrier. The others need the
+    # registers of one.
+    blocks = 2 if shape is LARGE and entry in ("gemm_plain", "gemm_native", "gemm_product") else 1
+    return Source(
+        (entry,),
+        f"{header}{record_checks('DeviceProblem')}"
+        f'extern "C" __global__ void __launch_bounds__({shape.threads}, {blocks})\n'
+        f"{entry}(const __grid_constant__ DeviceProblem problem, int32_t index) {{\n"
+        f"    run_gemm<{sums}, {shape}, {'true' if patches else 'false'}>(problem, index);\n}}\n",
+    )
+
+
+def record_checks(*records: str) -> str:
+    """Return assertions that the compiler for the GPU lays records out as the host does."""
+    sizes = native.load().device_sizes()
+    return "".join(f'static_assert(sizeof({name}) == {sizes[name]}, "{name}");\n' for name in records)
+
+
+_FLOATING = """#include "floating.cuh"
 #include "general.cuh"
 #include "lanes.cuh"
 #include "partialsum/steps.hpp"
 
 using namespace partialsum;
 """
-_CENSUS = """extern "C" __global__ void clear(DeviceBounds* bounds, int count) { clear_bounds(bounds, count); }
-extern "C" __global__ void census(const DeviceView view, DeviceBounds* bounds) { take_bounds(view, bounds); }
-"""
 
 
-def _kernels(acc: Accumulator, small: bool) -> list[Kernel]:
+@cache
+def census() -> Source:
+    """Return the kernels that find the operands' bounds."""
+    return Source(
+        ("clear", "census"),
+        f"""#include "census.cuh"
+
+using namespace partialsum;
+{record_checks("DeviceCensus")}\
+extern "C" __global__ void clear(DeviceBounds* bounds, int32_t count) {{ clear_bounds(bounds, count); }}
+extern "C" __global__ void census(const __grid_constant__ DeviceCensus census, DeviceBounds* bounds) {{
+    take_bounds(census, bounds);
+}}
+""",
+    )
+
+
+@cache
+def _choose() -> Source:
+    return Source(
+        ("choose",),
+        f"""#include "choose.cuh"
+
+using namespace partialsum;
+{record_checks("DeviceChoices", "DeviceFacts", "Rule")}\
+extern "C" __global__ void choose(const __grid_constant__ DeviceChoices choices, const __grid_constant__ DeviceFacts facts,
+                                  const __grid_constant__ Rule rule, int32_t* choice) {{
+    *choice = first_exact(choices, rule, facts);
+}}
+""",
+    )
+
+
+def _steps(acc: Accumulator) -> list[tuple[str, str]]:
+    """Name and step of every kernel that the choice may be for; the last is exact for any data."""
     grid = grid_numbers(acc, acc.format)
+    if _MODES.get(acc.rounding) == _overflows_to_infinity(grid) and _is_float32(acc, grid):
+        return [("native", f"NativeStep<{_lane(32, acc.rounding)}, nearest_mode>")]
     product = None if acc.product is None else grid_numbers(acc, acc.product)
+    last = ("general", f"GeneralStep<Rounding::{acc.rounding.value}, {'true' if product else 'false'}>")
+    formats = [grid] if product is None else [grid, product]
+    if not all(_float64_can(acc, numbers) for numbers in formats):
+        return [last]
     flushes = grid["flush_below"] != 0.0
-    few = acc.format.man_bits <= _FEW_MAN_BITS and (acc.product is None or acc.product.man_bits <= _FEW_MAN_BITS)
-    nearest = acc.rounding is Rounding.NEAREST_EVEN
-    general = f"GeneralStep<Rounding::{acc.rounding.value}, {'true' if product else 'false'}>"
-    last = [Kernel("general", general, 2, 2)]
-    narrow, wide = f"Lane32<{_mode(acc.rounding)}>", f"Lane64<{_mode(acc.rounding)}>"
-    if product is not None:
-        if flushes != (product["flush_below"] != 0.0):
-            return last
-        full = _guarded(acc.rounding, flushes, few)
-        cheap = [_product("product", narrow, _round(acc.rounding, "none", few), "nearest", small)]
-        cheap += [_product("product_guarded", narrow, full, "nearest", small)]
-        odd = "odd" if nearest else "nearest"
-        wide_full = _guarded(acc.rounding, flushes, few=True)
-        return (
-            ([] if nearest and not few else cheap)
-            + [_product("wide_product_guarded", wide, wide_full, odd, True)]
-            + last
-        )
+    if product is None:
+        return _fused_steps(acc, grid, flushes)
+    if flushes != (product["flush_below"] != 0.0) or not product["keeps_negative_zero"]:
+        return [last]
+    return _product_steps(acc, formats, flushes)
+
+
+def _is_float32(acc: Accumulator, grid: dict[str, float]) -> bool:
+    whole = grid["man_bits"] == 23 and grid["min_exponent"] == -126 and grid["flush_below"] == 0.0
+    return whole and acc.product is None and math.isinf(grid["infinite"]) and bool(grid["keeps_negative_zero"])
+
+
+def _overflows_to_infinity(grid: dict[str, float]) -> tuple[bool, bool]:
+    return math.isinf(grid["over_positive"]), math.isinf(grid["over_negative"])
+
+
+def _float64_can(acc: Accumulator, grid: dict[str, float]) -> bool:
+    """As ``Rounds::float64_can`` of ``partialsum/choice.hpp``: where it holds, float64 lanes are exact for any data."""
+    fits = acc.rounding is not Rounding.STOCHASTIC or grid["random_bits"] <= 52 - grid["man_bits"]
+    return grid["man_bits"] > 0 and fits
+
+
+def _float32_can(acc: Accumulator, grid: dict[str, float]) -> bool:
+    """As ``Rounds::float32_can``, with gradual underflow and without odd sums."""
+    if acc.rounding is Rounding.STOCHASTIC:
+        return grid["random_bits"] <= 23 - grid["man_bits"]
+    return grid["man_bits"] <= (23 if acc.rounding in (Rounding.DOWN, Rounding.UP) else 22)
+
+
+def _fused_steps(acc: Accumulator, grid: dict[str, float], flushes: bool) -> list[tuple[str, str]]:
+    nearest, few = acc.rounding is Rounding.NEAREST_EVEN, acc.format.man_bits <= _FEW_MAN_BITS
     guarded = _guarded(acc.rounding, flushes, few)
-    kernels = [
-        _fused("plain", narrow, _round(acc.rounding, "none", few), "nearest", small),
-        _fused("guarded", narrow, guarded, "nearest", small),
-    ]
+    steps = []
+    if _float32_can(acc, grid):
+        steps.append(("plain", _fused(32, acc.rounding, _round(acc.rounding, "none", few), "nearest")))
+        steps.append(("guarded", _fused(32, acc.rounding, guarded, "nearest")))
     if nearest and acc.format.man_bits <= _MOST_ODD_MAN_BITS:
-        kernels.append(_fused("odd_guarded", narrow, guarded, "odd", small))
-    wide_guarded = _guarded(acc.rounding, flushes, few=True)
-    kernels.append(_fused("wide_guarded", wide, wide_guarded, "odd" if nearest else "nearest", True))
-    return kernels + last
+        steps.append(("odd_guarded", _fused(32, acc.rounding, guarded, "odd")))
+    added = "odd" if nearest else "nearest"
+    steps.append(("wide_guarded", _fused(64, acc.rounding, _guarded(acc.rounding, flushes, few=True), added)))
+    return steps
 
 
-def _mode(rounding: Rounding) -> str:
-    return f"mode_for(Rounding::{rounding.value})"
+def _product_steps(acc: Accumulator, formats: list[dict[str, float]], flushes: bool) -> list[tuple[str, str]]:
+    nearest, few = acc.rounding is Rounding.NEAREST_EVEN, all(x["man_bits"] <= _FEW_MAN_BITS for x in formats)
+    steps = []
+    if all(_float32_can(acc, numbers) for numbers in formats) and (few or not nearest):
+        steps.append(("product", _product(32, acc.rounding, _round(acc.rounding, "none", few), "nearest")))
+        full = _guarded(acc.rounding, flushes, few)
+        steps.append(("product_guarded", _product(32, acc.rounding, full, "nearest")))
+    wide = _guarded(acc.rounding, flushes, few=True)
+    steps.append(("wide_product_guarded", _product(64, acc.rounding, wide, "odd" if nearest else "nearest")))
+    return steps
+
+
+def _lane(bits: int, rounding: Rounding) -> str:
+    return f"Lane{bits}<mode_for(Rounding::{rounding.value})>"
 
 
 def _round(rounding: Rounding, low: str, few: bool) -> str:
@@ -134,18 +283,14 @@ def _guarded(rounding: Rounding, flushes: bool, few: bool) -> str:
     return f"Guarded<L, {_round(rounding, low, few)}, Over::any, {'true' if flushes else 'false'}>"
 
 
-def _fused(name: str, lane: str, rounds: str, added: str, small: bool) -> Kernel:
-    step = f"FusedStep<{lane}, {rounds}, Sum::{added}>".replace("<L,", f"<{lane},")
-    return _shaped(name, step, small)
+def _fused(bits: int, rounding: Rounding, rounds: str, added: str) -> str:
+    lane = _lane(bits, rounding)
+    return f"FusedStep<{lane}, {rounds}, Sum::{added}>".replace("<L,", f"<{lane},")
 
 
-def _product(name: str, lane: str, rounds: str, added: str, small: bool) -> Kernel:
-    step = f"RoundedProductStep<{lane}, {rounds}, {rounds}, Sum::{added}>".replace("<L,", f"<{lane},")
-    return _shaped(name, step, small)
-
-
-def _shaped(name: str, step: str, small: bool) -> Kernel:
-    return Kernel(name, step, 2, 2) if small else Kernel(name, step, 8, 4)
+def _product(bits: int, rounding: Rounding, rounds: str, added: str) -> str:
+    lane = _lane(bits, rounding)
+    return f"RoundedProductStep<{lane}, {rounds}, {rounds}, Sum::{added}>".replace("<L,", f"<{lane},")
 
 
 def header_folders() -> tuple[Path, ...]:

@@ -40,6 +40,7 @@ class Backend(Choice):
     """What computes."""
 
     CPU = "cpu"
+    CUDA = "cuda"
     REFERENCE = "reference"
 
 
@@ -56,14 +57,15 @@ def gemm(
     ``a`` and ``b`` are float32 numpy arrays or torch tensors; leading dimensions broadcast, as does ``c``, the
     start value of the sums. They are taken as they are, or first quantised to ``inputs`` (a format, or one for each
     operand). The result has the bits of :func:`~partialsum.arithmetic.reference.gemm_reference` whatever the number
-    of threads and the processor; ``backend="reference"`` runs that instead. On tensors the operation is
-    differentiable: gradients are GEMMs with the same accumulator, and quantising the inputs passes them straight
-    through.
+    of threads and the processor; ``backend="reference"`` runs that instead. CUDA tensors are computed where they are,
+    on torch's current stream, without waiting for it (an ``IntegerAccumulator`` looks at its operands first). On
+    tensors the operation is differentiable: gradients are GEMMs with the same accumulator, and quantising the inputs
+    passes them straight through.
 
     Raises :class:`InputError` for shapes that do not fit and for types other than float32.
     """
     record = parse_accumulator(accumulator)
-    chosen = Backend.CPU if backend is None else parse_choice(Backend, backend, "backend")
+    chosen = choose_backend(backend, a)
     for name, x in (("a", a), ("b", b), ("c", c)):
         if x is not None:
             check_operand(x, name)
@@ -75,6 +77,20 @@ def gemm(
         return cast(Array, gemm_tensors(a, cast(Any, b), record, inputs, cast(Any, c), chosen))
     x, y, start = cast(Any, a), cast(Any, b), cast(Any, c)
     return cast(Array, gemm_arrays(x, y, record, inputs, start, chosen))
+
+
+def choose_backend(backend: str | None, x: Any) -> Backend:
+    """Return what computes with operands like ``x``; :class:`InputError` for one that cannot reach them."""
+    on_gpu = bool(getattr(x, "is_cuda", False))
+    if backend is None:
+        return Backend.CUDA if on_gpu else Backend.CPU
+    chosen = parse_choice(Backend, backend, "backend")
+    if on_gpu != (chosen is Backend.CUDA):
+        place, fitting = (x.device, "'cuda'") if on_gpu else ("the CPU", "'cpu' or 'reference'")
+        raise InputError(
+            f"backend must be {fitting} for operands on {place} (move them first), got {str(chosen)!r}"
+        )
+    return chosen
 
 
 def check_operand(x: Any, name: str) -> None:

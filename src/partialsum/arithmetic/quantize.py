@@ -65,13 +65,14 @@ def quantize(
 ) -> Array:
     """Return ``x`` with every element rounded to ``fmt``, as float32 values of the same shape and kind of array.
 
-    ``x`` is a numpy array or a CPU torch tensor. float64 and integers are rounded once, straight to ``fmt`` (to
-    float32 first for a block format); float16 and bfloat16 are exact in float32. On tensors the gradient passes
-    straight through. Formats are floats of every family, fixed point, integers, and block formats, whose blocks run
-    along ``axis`` (the last one may be short). Beyond the largest number ``overflow`` decides: ``saturate``, or
-    ``infinity`` as IEEE 754 says. NaN stays NaN; infinity stays infinity, or becomes NaN where ``fmt`` has none.
-    Stochastic rounding depends on ``seed`` (64 bits) and on each element's position alone. ``out``, a contiguous
-    float32 array of the same shape and kind, maybe ``x`` itself, receives the result and is returned.
+    ``x`` is a numpy array or a torch tensor, on a CPU or a CUDA device. float64 and integers are rounded once,
+    straight to ``fmt`` (to float32 first for a block format); float16 and bfloat16 are exact in float32. On tensors
+    the gradient passes straight through. Formats are floats of every family, fixed point, integers, and block
+    formats, whose blocks run along ``axis`` (the last one may be short). Beyond the largest number ``overflow``
+    decides: ``saturate``, or ``infinity`` as IEEE 754 says. NaN stays NaN; infinity stays infinity, or becomes NaN
+    where ``fmt`` has none. Stochastic rounding depends on ``seed`` (64 bits) and on each element's position alone.
+    ``out``, a contiguous float32 array of the same shape and kind, maybe ``x`` itself, receives the result and is
+    returned.
 
     Raises :class:`InputError` for what is no array of real numbers and for options that ``fmt`` does not know.
     """
@@ -97,7 +98,7 @@ def quantize_blocks(
 ) -> Blocks:
     """Return the elements and the scales that :func:`quantize` multiplies for a block format.
 
-    ``x`` is a numpy array or a CPU torch tensor; so are the parts of the result, in float32. Raises
+    ``x`` is a numpy array or a torch tensor; so are the parts of the result, in float32. Raises
     :class:`InputError` where ``fmt`` is not a block format.
     """
     options = {"subnormals": subnormals, "random_bits": random_bits, "seed": seed, "axis": axis}
@@ -106,10 +107,9 @@ def quantize_blocks(
         raise InputError(f"fmt must be a block format such as 'mxfp4' or 'nvfp4', got {plan.format}")
     torch: Any = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
-        from partialsum.arithmetic.quantize_torch import as_array
+        from partialsum.arithmetic.quantize_torch import split_tensor
 
-        elements, scales, tensor_scale = split_array(as_array(x), plan)
-        return Blocks(torch.from_numpy(elements), torch.from_numpy(scales), tensor_scale)
+        return split_tensor(x, plan)
     return Blocks(*split_array(np.asarray(x), plan))
 
 
@@ -135,7 +135,7 @@ def quantize_array(x: NDArray[Any], plan: Plan, out: Floats | None = None) -> Fl
         return result
     source = _source(x)
     settings = native.num_threads(), native.current_simd_level()
-    native.load().quantize(_rule(plan.target, plan.seed), source, result, *settings)
+    native.load().quantize(native_rule(plan.target, plan.seed), source, result, *settings)
     return result
 
 
@@ -164,9 +164,7 @@ def _in_blocks(
 ) -> tuple[Floats, float]:
     """Fill ``elements`` and ``values`` where given; return the scales and the tensor's scale."""
     assert isinstance(plan.format, BlockFormat)
-    if not -x.ndim <= plan.axis < x.ndim:
-        raise InputError(f"axis must be {-x.ndim} to {x.ndim - 1} for an array of shape {x.shape}, got {plan.axis}")
-    axis = plan.axis % x.ndim
+    axis = checked_axis(plan.axis, x.shape)
     before, length, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
     folded = (math.prod(before), length, math.prod(after))
     scales = np.empty((*before, -(-length // plan.format.block), *after), dtype=np.float32)
@@ -174,7 +172,7 @@ def _in_blocks(
         source = _source(x).astype(np.float32, copy=False).reshape(folded)
     outputs = [None if y is None else y.reshape(folded) for y in (elements, values)]
     tensor_scale = native.load().quantize_blocks(
-        _block_rule(plan),
+        native_block_rule(plan),
         source,
         *outputs,
         scales.reshape(folded[0], scales.shape[axis], folded[2]),
@@ -182,6 +180,14 @@ def _in_blocks(
         native.current_simd_level(),
     )
     return scales, float(tensor_scale)
+
+
+def checked_axis(axis: int, shape: tuple[int, ...]) -> int:
+    """Return ``axis`` counted from the front; :class:`InputError` where the shape has no such axis."""
+    rank = len(shape)
+    if not -rank <= axis < rank:
+        raise InputError(f"axis must be {-rank} to {rank - 1} for an array of shape {shape}, got {axis}")
+    return axis % rank
 
 
 def _source(x: NDArray[Any]) -> NDArray[Any]:
@@ -203,7 +209,7 @@ def _source(x: NDArray[Any]) -> NDArray[Any]:
 
 
 @functools.lru_cache(maxsize=256)
-def _rule(target: Target, seed: int, *, symmetric: bool = False) -> Any:
+def native_rule(target: Target, seed: int, *, symmetric: bool = False) -> Any:
     """Return the native record of a rounding; ``symmetric`` leaves the most negative fixed-point code unused."""
     fmt = target.format
     if isinstance(fmt, FloatFormat):
@@ -231,12 +237,13 @@ def _as_accumulator(target: Target, seed: int = 0) -> Accumulator:
 
 
 @functools.lru_cache(maxsize=256)
-def _block_rule(plan: Plan) -> Any:
+def native_block_rule(plan: Plan) -> Any:
+    """Return the native record of a block format's rounding."""
     fmt = plan.format
     assert isinstance(fmt, BlockFormat)
     element, scale = fmt.element, fmt.scale if isinstance(fmt.scale, FloatFormat) else None
     return native.load().BlockRule(
-        element=_rule(plan.target, plan.seed, symmetric=True),
+        element=native_rule(plan.target, plan.seed, symmetric=True),
         element_largest=element.max,
         element_max_exponent=exponent_of(element.max),
         block=fmt.block,

@@ -6,14 +6,16 @@ from typing import Any
 
 import torch
 
-from partialsum.arithmetic.quantize import Plan, make_plan, quantize_array
+from partialsum.arithmetic import cuda_device
+from partialsum.arithmetic.cuda_quantize import quantize_cuda, split_cuda
+from partialsum.arithmetic.quantize import Blocks, Plan, make_plan, quantize_array, split_array
 from partialsum.errors import InputError
 
 
 def quantize_tensor(x: torch.Tensor, plan: Plan, out: torch.Tensor | None = None) -> torch.Tensor:
     """Return ``quantize`` of a tensor; with ``out`` there is no gradient."""
-    if x.device.type not in ("cpu", "meta"):
-        raise InputError(f"x must be on the CPU (x.cpu() moves it), got a tensor on {x.device}")
+    if x.device.type not in ("cpu", "cuda", "meta"):
+        raise InputError(f"x must be on a CPU or a CUDA device, as there is no kernel for others; got {x.device}")
     if x.dtype.is_complex or x.dtype == torch.bool:
         raise InputError(f"x must hold real numbers, got dtype {x.dtype}")
     if out is not None:
@@ -38,7 +40,11 @@ def _into(x: torch.Tensor, plan: Plan, out: torch.Tensor) -> torch.Tensor:
         raise InputError(
             "out must not be given where a gradient is asked for; use torch.no_grad() or leave out away"
         )
-    quantize_array(as_array(x), plan, out.detach().numpy() if isinstance(out, torch.Tensor) else out)
+    if cuda_device.on_gpu(x):
+        quantize_cuda(x, plan, out)
+        return out
+    given: Any = out.detach().numpy() if isinstance(out, torch.Tensor) and out.device.type == "cpu" else out
+    quantize_array(as_array(x), plan, given)
     return out
 
 
@@ -50,7 +56,16 @@ def as_array(x: torch.Tensor) -> Any:
     return detached.numpy()
 
 
-@torch.library.custom_op("partialsum::quantize", mutates_args=(), device_types="cpu")
+def split_tensor(x: torch.Tensor, plan: Plan) -> Blocks:
+    """Return ``quantize_blocks`` of a tensor; on a GPU the tensor's scale is waited for."""
+    if cuda_device.on_gpu(x):
+        elements, scales, scale = split_cuda(x, plan)
+        return Blocks(elements, scales, float(scale))
+    values = split_array(as_array(x), plan)
+    return Blocks(torch.from_numpy(values[0]), torch.from_numpy(values[1]), values[2])
+
+
+@torch.library.custom_op("partialsum::quantize", mutates_args=(), device_types=("cpu", "cuda"))
 def _quantize(  # an operator's schema is positional
     x: torch.Tensor,
     fmt: str,
@@ -62,7 +77,8 @@ def _quantize(  # an operator's schema is positional
     axis: int,
 ) -> torch.Tensor:
     options = {"subnormals": subnormals, "random_bits": random_bits, "seed": seed % 2**64, "axis": axis}
-    return torch.from_numpy(quantize_array(as_array(x), make_plan(fmt, rounding, overflow, **options)))
+    plan = make_plan(fmt, rounding, overflow, **options)
+    return quantize_cuda(x, plan) if cuda_device.on_gpu(x) else torch.from_numpy(quantize_array(as_array(x), plan))
 
 
 @_quantize.register_fake

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from partialsum.accumulators import AnyAccumulator
+from partialsum.arithmetic import cuda_device
 from partialsum.arithmetic.convolution import Geometry, conv_forward, conv_grad_input, conv_grad_weight
+from partialsum.arithmetic.cuda_ops import gemm_on_gpu
 from partialsum.arithmetic.gemm import Backend, Inputs, gemm_arrays, parse_inputs, result_shape
-from partialsum.errors import InputError
 from partialsum.formats import Format
 
 _accumulators: dict[str, AnyAccumulator] = {}
@@ -41,31 +42,23 @@ def _pair(a_format: str, b_format: str) -> tuple[Format | None, Format | None]:
     return _formats[a_format] if a_format else None, _formats[b_format] if b_format else None
 
 
-def check_device(x: Tensor, name: str) -> None:
-    """Raise :class:`InputError` for a tensor that no kernel here can read."""
-    if x.device.type != "cpu":
-        raise InputError(
-            f"{name} must be on the CPU, as there is no kernel for {x.device.type} tensors; got {x.device}"
-        )
-
-
 def gemm_tensors(
     a: Tensor, b: Tensor, acc: AnyAccumulator, inputs: Inputs, c: Tensor | None, backend: Backend
 ) -> Tensor:
     """Return :func:`~partialsum.arithmetic.gemm.gemm` of tensors, differentiable."""
-    for name, x in (("a", a), ("b", b), ("c", c)):
-        if x is not None:
-            check_device(x, name)
+    cuda_device.check_devices(a=a, b=b, c=c)
     result_shape(tuple(a.shape), tuple(b.shape), None if c is None else tuple(c.shape))
     names = [_name_format(fmt) for fmt in parse_inputs(inputs)]
     return cast(Tensor, _gemm(a, b, c, _name_accumulator(acc), *names, str(backend)))
 
 
-@torch.library.custom_op("partialsum::gemm", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("partialsum::gemm", mutates_args=(), device_types=("cpu", "cuda"))
 def _gemm(
     a: Tensor, b: Tensor, c: Tensor | None, accumulator: str, a_format: str, b_format: str, backend: str
 ) -> Tensor:
     acc, formats = _accumulators[accumulator], _pair(a_format, b_format)
+    if cuda_device.on_gpu(a, b, c):
+        return gemm_on_gpu(a.detach(), b.detach(), acc, formats, None if c is None else c.detach())
     start = None if c is None else c.detach().numpy()
     return _tensor(gemm_arrays(a.detach().numpy(), b.detach().numpy(), acc, formats, start, Backend(backend)))
 
@@ -109,14 +102,13 @@ def convolve_tensors(
     backend: str | None,
 ) -> Tensor:
     """Return the convolution of tensors, differentiable."""
-    check_device(x, "x")
-    check_device(w, "w")
+    cuda_device.check_devices(x=x, w=w)
     names = [_name_format(fmt) for fmt in formats]
     windows = [list(window) for window in (geometry.stride, geometry.padding, geometry.dilation)]
-    return cast(Tensor, _conv(x, w, _name_accumulator(acc), *names, *windows, geometry.groups, backend or "cpu"))
+    return cast(Tensor, _conv(x, w, _name_accumulator(acc), *names, *windows, geometry.groups, backend or ""))
 
 
-@torch.library.custom_op("partialsum::convolution", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("partialsum::convolution", mutates_args=(), device_types=("cpu", "cuda"))
 def _conv(
     x: Tensor,
     w: Tensor,
@@ -130,7 +122,9 @@ def _conv(
     backend: str,
 ) -> Tensor:
     inputs = _pair(a_format, b_format)
-    return conv_forward(x, w, _accumulators[accumulator], inputs, stride, padding, dilation, groups, backend)
+    return conv_forward(
+        x, w, _accumulators[accumulator], inputs, stride, padding, dilation, groups, backend or None
+    )
 
 
 @_conv.register_fake
@@ -150,7 +144,7 @@ def _conv_shape(
     return x.new_empty((x.shape[0], w.shape[0], *geometry.output_size(x.shape[2:], w.shape[2:])))
 
 
-@torch.library.custom_op("partialsum::convolution_gradient", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("partialsum::convolution_gradient", mutates_args=(), device_types=("cpu", "cuda"))
 def _conv_gradient(
     gradient: Tensor,
     other: Tensor,
@@ -167,7 +161,16 @@ def _conv_gradient(
     run = conv_grad_weight if of_weight else conv_grad_input
     inputs = (None, _formats[other_format] if other_format else None)
     return run(
-        gradient, other, size, _accumulators[accumulator], inputs, stride, padding, dilation, groups, backend
+        gradient,
+        other,
+        size,
+        _accumulators[accumulator],
+        inputs,
+        stride,
+        padding,
+        dilation,
+        groups,
+        backend or None,
     )
 
 

@@ -50,8 +50,11 @@ def measure(
     accumulator: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Try these instead (h100-fp8, …); may be repeated.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Sums looked at per GEMM and observation.")] = 512,
+    samples: Annotated[int, typer.Option(min=1, help="Sums looked at per GEMM and observation.")] = 256,
     cost: Annotated[float, typer.Option(help="What looking may cost, in plain runs of each GEMM.")] = 1.0,
+    focus: Annotated[
+        bool, typer.Option("--focus", help="Look most at what is open about --target, instead of evenly.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of what is drawn.")] = 0,
     goal: Annotated[str, typer.Option("--target", help="What must be kept: snr=20, vrr=0.99 or v=50.")] = "snr=20",
     resume: Annotated[
@@ -98,6 +101,7 @@ def measure(
             accumulators=tried,
             samples=samples,
             cost=cost,
+            focus=wanted if focus else None,
             seed=seed,
             resume=resume,
             progress=show,

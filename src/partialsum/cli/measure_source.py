@@ -55,10 +55,15 @@ def open_source(
     folder = Path(target)
     if folder.is_dir() or folder.suffix == ".gguf":
         source = _language_model(folder, data, path, batch, seq, seed)
+    elif folder.suffix == ".onnx":
+        source = _onnx_file(folder, data, path, batch, seed)
     else:
         dataset = None if data is None else load_dataset(data, path, context=seq)
         model, example = _model(target, dataset, shape, batch, seq)
-        source = Source(model, _dataset_batches(dataset, example, batch, seed), None if dataset is None else _loss)
+        fit = None if dataset is None or target.lower() not in NETWORKS else _fitted(dataset, example, target)
+        source = Source(
+            model, _dataset_batches(dataset, example, batch, seed, fit), None if dataset is None else _loss
+        )
     if checkpoint is not None:
         _load(source.model, checkpoint)
     return source
@@ -81,6 +86,11 @@ def _model(target: str, data: Dataset | None, shape: ModelConfig, batch: int, se
     if ":" in target:
         with contextlib.redirect_stdout(sys.stderr):
             return load_callable(target, fake=False)
+    if Path(target).suffix.lower() in {".json", ".csv", ".toml"}:
+        raise InputError(
+            f"{target!r} describes a network but does not run it: measure needs a built-in network, an .onnx file, a "
+            "folder (or .gguf file) with a Hugging Face model and its weights, or package.module:callable"
+        )
     known = [*NETWORKS, *MODELS]
     raise InputError(
         f"unknown network {target!r}{did_you_mean(target, known)} (known: {', '.join(known)}; or give a folder with a "
@@ -92,17 +102,61 @@ def _random(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(torch.randn(x.shape) if x.is_floating_point() else torch.randint(0, 256, x.shape) for x in inputs)
 
 
-def _dataset_batches(data: Dataset | None, example: Any, batch: int, seed: int) -> Batches:
+def _fitted(data: Dataset, example: tuple[Tensor, ...], target: str) -> Callable[[Tensor], Tensor] | None:
+    """Return what brings images to the channels and the size that a built-in network was made for; None: nothing."""
+    want, have = example[0], data.example(1)
+    if want.is_floating_point() != have.is_floating_point() or want.dim() != have.dim():
+        kinds = ["tokens", "images"]
+        raise InputError(
+            f"network {target!r} takes {kinds[want.is_floating_point()]}, but data {data.name!r} holds "
+            f"{kinds[have.is_floating_point()]}; name other data"
+        )
+    if not want.is_floating_point() or want.shape[1:] == have.shape[1:]:
+        return None
+    channels, *size = want.shape[1:]
+    if have.shape[1] not in (1, channels):
+        raise InputError(
+            f"network {target!r} takes {channels} channels, but data {data.name!r} has {have.shape[1]}; name other data"
+        )
+    sizes = ("x".join(map(str, x.shape[1:])) for x in (have, want))
+    print("images of {} are brought to {}".format(*sizes), file=sys.stderr)
+
+    def fit(x: Tensor) -> Tensor:
+        scaled = nn.functional.interpolate(x, size=size, mode="bilinear", antialias=True)
+        return scaled.expand(-1, channels, -1, -1).contiguous()
+
+    return fit
+
+
+def _dataset_batches(
+    data: Dataset | None, example: Any, batch: int, seed: int, fit: Callable[[Tensor], Tensor] | None
+) -> Batches:
     def make(gradients: bool) -> Iterator[Any]:
         if data is None:
             if gradients:
                 print("no data, no loss: only the forward pass is measured", file=sys.stderr)
             while True:
                 yield example
-        for x, y in endless(data.train, batch, seed=seed):
+        for inputs, y in endless(data.train, batch, seed=seed):
+            x = inputs if fit is None else fit(inputs)
             yield (x, y) if gradients else x
 
     return make
+
+
+def _onnx_file(file: Path, data: str | None, path: Path | None, batch: int, seed: int) -> Source:
+    """Return the network of an ONNX file, which runs forward only."""
+    from partialsum.workloads.onnx_run import OnnxNetwork
+
+    model = OnnxNetwork(file)
+    print("an ONNX file runs forward only: no gradients are measured", file=sys.stderr)
+    if model.unwatched:
+        print(f"not measured: {', '.join(model.unwatched)}", file=sys.stderr)
+    example = model.example_inputs(batch)
+    dataset = None if data is None else load_dataset(data, path)
+    fit = None if dataset is None else _fitted(dataset, example, str(file))
+    make = _dataset_batches(dataset, example, len(example[0]), seed, fit)
+    return Source(model, lambda _: make(False), None)
 
 
 def _language_model(folder: Path, data: str | None, path: Path | None, batch: int, seq: int, seed: int) -> Source:

@@ -52,8 +52,8 @@ def _product(session: Session, name: str, a: Tensor, b: Tensor) -> Tensor:
 
 def _causal_softmax(scores: Tensor) -> Tensor:
     """Return the weights of queries that see the keys up to their own position; overwrites ``scores``."""
-    future = torch.full(scores.shape[-2:], -math.inf, device=scores.device).triu_(1)
-    return torch.softmax(scores.tril_().add_(future), -1)  # cut first: whatever a masked score is, it must not stay
+    future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu_(1)
+    return torch.softmax(scores.masked_fill_(future, -math.inf), -1)
 
 
 def _softmax(scores: Tensor, mask: Tensor | None) -> Tensor:

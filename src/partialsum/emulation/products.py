@@ -15,7 +15,7 @@ from partialsum.emulation.functional import ACTIVATIONS, Call, Roles, linear_2d,
 from partialsum.emulation.session import Session
 from partialsum.workloads.gemm import Pass, Role
 
-_DEVICES = ("cpu", "meta")
+_DEVICES = ("cpu", "cuda", "meta")
 
 
 class NotEmulableError(Exception):

@@ -53,8 +53,8 @@ def _quality(quality: Quality) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for name in _ESTIMATES:
         estimate: Estimate = getattr(quality, name)
-        columns[name] = _plain(estimate.value)
-        columns[f"{name}_margin"] = _plain(estimate.margin)
+        columns[name] = _plain(float(f"{estimate.value:.9g}"))
+        columns[f"{name}_margin"] = _plain(float(f"{estimate.margin:.3g}"))
     return {**columns, "lost": quality.lost}
 
 

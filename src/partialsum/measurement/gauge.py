@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,11 @@ from partialsum.emulation.quantization import Prepared, power_of_two_shift
 from partialsum.emulation.session import derive_seed
 from partialsum.formats import BlockFormat
 from partialsum.measurement import sampling
-from partialsum.measurement.moments import PairSums
+from partialsum.measurement.moments import PairSums, qualities
 from partialsum.measurement.products import add_products, some_steps
 from partialsum.measurement.sampling import Pick, Size, Tile
 from partialsum.measurement.sweep import Runner
+from partialsum.measurement.targets import Target
 from partialsum.measurement.tensors import Magnitudes, NumberSums, mantissa_bits, sample_numbers
 from partialsum.measurement.walks import Walks
 from partialsum.workloads.gemm import Pass
@@ -32,10 +33,14 @@ from partialsum.workloads.gemm import Pass
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 _BLOCK_AXES = {Shape.CORRELATE: (1, 1), Shape.SPREAD: (1, 0), Shape.POSITIONS: (1, 1)}
-_FIXED_NS = 2e6
-"""Time of an observation, however small."""
-_LINE_NS, _STEP_NS, _SUM_NS, _PLAIN_NS = 3.0, 2.0, 0.025, 0.025
+_FIXED_NS = 1.5e6
+"""Time of an observation, however small. Times are those of two threads, whatever there are: draws depend on none."""
+_LINE_NS, _STEP_NS, _SUM_NS, _PLAIN_NS = 2.0, 1.2, 0.0125, 0.0125
 """Time per element gathered, per step of an accumulator and of one of its sums, and of a plain multiply-add."""
+_MOST = 8
+"""By how much sums may be more where few accumulators are looked at."""
+_LOOK_AT_ALL = 8
+"""With a target in focus, two of so many observations are of all accumulators."""
 _FEWEST = 128
 """Sums of an observation: rather than fewer, there are fewer observations."""
 
@@ -48,6 +53,7 @@ class Settings:
     samples: int
     budget: float
     seed: int
+    focus: Target | None = None
 
 
 class Gauge:
@@ -57,6 +63,7 @@ class Gauge:
         self.sizes: dict[Size, int] = {size: 0}
         self.seen = 0
         self.observed = 0
+        self.open: list[int] | None = None
         self.reference = reference
         self.man_bits = [0, 0]
         self.operands = (NumberSums(), NumberSums())
@@ -145,7 +152,8 @@ class Collector:
             self.gauges[layer, pass_] = gauge
         gauge.sizes[size] = gauge.sizes.get(size, 0) + 1
         call, gauge.seen = gauge.seen, gauge.seen + 1
-        samples, period = self._effort(size)
+        only = self._open(gauge, size.k) if self.settings.focus is not None else None
+        samples, period = self._effort(size, len(self.runner.accumulators if only is None else only))
         if call % period:
             return
         rng = np.random.default_rng(derive_seed(self.settings.seed, layer, pass_.value, call))
@@ -157,19 +165,35 @@ class Collector:
         tile = gather(whole[0].values, whole[1].values, chosen)
         a, b = (self._quantised(x, y, s) for x, y, s in zip((tile.a, tile.b), whole, scales, strict=True))
         scale = 2.0 ** -(scales[0] + scales[1]) * operands[0].step * operands[1].step
-        self._measure(gauge, (a, b), scale, rng, clustered=chosen.clustered)
+        self._measure(gauge, (a, b), scale, rng, only, clustered=chosen.clustered)
 
-    def _effort(self, size: Size) -> tuple[int, int]:
-        """Return how many sums to look at, and in every how many calls, so that it costs what it may."""
+    def _effort(self, size: Size, accumulators: int) -> tuple[int, int]:
+        """Return how many sums to look at, and in every how many calls, so that it costs what it may.
+
+        Where few accumulators are looked at, more sums are.
+        """
         samples, budget = self.settings.samples, self.settings.budget * _PLAIN_NS * size.macs
-        while samples > _FEWEST and self._cost(size, samples) > budget:
+        samples = min(_MOST * samples, samples * len(self.runner.accumulators) // accumulators)
+        while samples > _FEWEST and self._cost(size, samples, accumulators) > budget:
             samples = max(_FEWEST, samples // 2)
-        return samples, 1 if math.isinf(budget) else max(1, math.ceil(self._cost(size, samples) / budget))
+        if math.isinf(budget):
+            return samples, 1
+        return samples, max(1, math.ceil(self._cost(size, samples, accumulators) / budget))
 
-    def _cost(self, size: Size, samples: int) -> float:
+    def _cost(self, size: Size, samples: int, accumulators: int) -> float:
         lines = min(size.m, size.n, max(1, samples // 32)) + 32
-        accumulators = len(self.runner.accumulators)
         return _FIXED_NS + size.k * (lines * _LINE_NS + accumulators * (_STEP_NS + _SUM_NS * samples))
+
+    def _open(self, gauge: Gauge, k: int) -> list[int] | None:
+        """Return the accumulators of which it is open whether they meet the target; None where all are looked at."""
+        focus = self.settings.focus
+        if focus is None or gauge.observed % _LOOK_AT_ALL < 2:
+            return None
+        if gauge.open is None:
+            length = k * gauge.products.stats().density
+            kept = qualities([gauge.pairs])[0]
+            gauge.open = [index for index, quality in enumerate(kept) if focus.judge(quality, length).open]
+        return gauge.open or None
 
     def _whole(self, x: Prepared, axis: int) -> Prepared:
         """Return an operand that its sampled parts can be quantised of: blocks share scales and are done at once."""
@@ -186,7 +210,7 @@ class Collector:
     def _quantised(self, x: Tensor, whole: Prepared, shift: int) -> Floats:
         """Return gathered operands, whose memory is nobody else's, quantised where they lie."""
         turned = not x.is_contiguous() and x.mT.is_contiguous()
-        values = np.asarray((x.mT if turned else x.contiguous()).numpy())
+        values = np.asarray((x.mT if turned else x.contiguous()).float().numpy())
         operand = self.settings.operand
         if self.plain and operand is not None:
             if shift:
@@ -202,13 +226,14 @@ class Collector:
         operands: tuple[Floats, Floats],
         scale: float,
         rng: np.random.Generator,
+        only: Sequence[int] | None,
         *,
         clustered: bool,
     ) -> None:
         a, b = operands
         seed = int(rng.integers(2**63))
-        computed, exact = self.runner.sums(a, b, seed)
-        gauge.pairs.add(exact, computed, clustered=clustered, scale=scale)
+        computed, exact = self.runner.sums(a, b, seed, only)
+        gauge.pairs.add(exact, computed, clustered=clustered, scale=scale, only=only)
         some = some_steps(a, b, rng)
         gauge.man_bits = [max(old, mantissa_bits(x)) for old, x in zip(gauge.man_bits, some, strict=True)]
         add_products(gauge.products, *some, scale)
@@ -217,6 +242,7 @@ class Collector:
         computed, exact = self.runner.sums(mixed, b, seed, [gauge.reference])
         gauge.shuffled.add(exact, computed, clustered=clustered, scale=scale)
         gauge.observed += 1
+        gauge.open = None
 
     def _reference(self, size: Size) -> int:
         """Return the accumulator that operands with their pairing destroyed are summed with: about 20 dB are left."""

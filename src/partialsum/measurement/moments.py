@@ -10,9 +10,8 @@ the first two each hold the third, so the variance is V(rows) + V(columns) - V(s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +27,11 @@ _COUNT, _EXACT, _EXACT2, _ERROR, _ERROR2, _CROSS, _LOST = range(7)
 
 Of errors, not of computed sums: what a good accumulator loses of a variance is far smaller than the variance.
 """
-_POWERS = np.array([0, 1, 2, 1, 2, 2, 0])
+_POWERS = (0, 1, 2, 1, 2, 2, 0)
 _CONFIDENCE = 0.975
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """A number and the half width of its 95% confidence interval (infinite where one group was seen)."""
 
     value: float
@@ -50,8 +48,7 @@ class Estimate:
         return self.value + self.margin
 
 
-@dataclass(frozen=True, slots=True)
-class Quality:
+class Quality(NamedTuple):
     """What one accumulator keeps of a GEMM's sums, as :class:`partialsum.theory.predict.Prediction` defines it.
 
     ``vrr``: variance of computed over that of exact sums. ``gain``: Cov(computed, exact) / Var(exact). ``bias``: mean
@@ -76,40 +73,51 @@ class PairSums:
         self.sums = np.zeros((accumulators, _KINDS, GROUPS, len(_POWERS)))
         self.units = [0, 0]
 
-    def add(self, exact: Array, computed: NDArray[Any], *, clustered: bool, scale: float = 1.0) -> None:
+    def add(
+        self,
+        exact: Array,
+        computed: NDArray[Any],
+        *,
+        clustered: bool,
+        scale: float = 1.0,
+        only: Sequence[int] | None = None,
+    ) -> None:
         """Add the sums ``exact`` [t, r, c] of one observation and those ``computed`` [accumulators, t, r, c].
 
-        Both are multiplied by ``scale``. ``clustered``: the t products are the units, not rows and columns.
+        Both are multiplied by ``scale``. ``clustered``: the t products are the units, not rows and columns. ``only``:
+        the accumulators that computed.
         """
         with np.errstate(invalid="ignore"):
             error = computed - exact
         good = np.isfinite(error)
         if good.all():
-            shared = self._cells([np.ones_like(exact[None]), exact[None], np.square(exact[None])], clustered)
-            lost = np.zeros_like(shared[..., :1])
+            shared, lost = np.stack([np.ones_like(exact), exact, exact * exact])[:, None], None
         else:
-            error = np.where(good, error, 0.0)
-            exact = np.where(good, exact, 0.0)
-            *columns, lost = np.split(self._cells([good, exact, np.square(exact), ~good], clustered), 4, axis=-1)
-            shared = np.concatenate(columns, axis=-1)
-        own = self._cells([error, np.square(error), exact * error], clustered)
-        parts = [np.broadcast_to(part, (len(own), *part.shape[1:])) for part in (shared, own, lost)]
-        self.sums += np.concatenate(parts, axis=-1) * scale**_POWERS
+            error, exact = np.where(good, error, 0.0), np.where(good, exact, 0.0)
+            shared, lost = np.stack([good.astype(np.float64), exact, exact * exact]), ~good
+        cells = self._cells(
+            np.concatenate([shared.reshape(-1, *error.shape[1:]), error, error * error, exact * error]), clustered
+        )
+        own = 3 * shared.shape[1]
+        chosen = np.arange(len(self.sums)) if only is None else np.array(only)
+        parts = [*np.split(cells[:own], 3), *np.split(cells[own:], 3)]
+        for column, (part, power) in enumerate(zip(parts, _POWERS, strict=False)):
+            self.sums[chosen, ..., column] += part * scale**power
+        if lost is not None:
+            self.sums[chosen, ..., _LOST] += self._cells(lost.astype(np.float64), clustered)
         units = (error.shape[1], 0) if clustered else error.shape[2:]
         self.units = [(seen + more) % GROUPS for seen, more in zip(self.units, units, strict=True)]
 
-    def _cells(self, columns: Sequence[NDArray[Any]], clustered: bool) -> Array:
-        """Return sums of ``columns``, each [accumulators, t, r, c], as [accumulators, 3, groups, columns]."""
-        values = np.stack([column.astype(np.float64) for column in columns])
-        cells = np.zeros((values.shape[1], _KINDS, GROUPS, len(values)))
+    def _cells(self, values: Array, clustered: bool) -> Array:
+        """Return ``values`` [x, t, r, c] added up as [x, 3, groups]."""
+        cells = np.zeros((len(values), _KINDS, GROUPS))
         if clustered:
-            cells[:, 0] = _grouped(values.sum((3, 4)), self.units[0]).transpose(1, 2, 0)
+            cells[:, 0] = values.sum((2, 3)) @ _members(values.shape[1], self.units[0])
             return cells
-        by_column = _grouped(values.sum(2), self.units[1])
-        both = _grouped(np.moveaxis(by_column, 2, 3), self.units[0])  # [columns, accumulators, column, row groups]
-        cells[:, 0] = both.sum(2).transpose(1, 2, 0)
-        cells[:, 1] = both.sum(3).transpose(1, 2, 0)
-        cells[:, 2] = both.reshape(*both.shape[:2], -1)[..., _BOTH].sum(3).transpose(1, 2, 0)
+        of_rows, of_columns = (_members(n, seen) for n, seen in zip(values.shape[2:], self.units, strict=True))
+        both = of_rows.T @ (values.sum(1) @ of_columns)  # [x, row groups, column groups]
+        cells[:, 0], cells[:, 1] = both.sum(2), both.sum(1)
+        cells[:, 2] = both.reshape(len(values), -1)[:, _BOTH].sum(2)
         return cells
 
     @property
@@ -125,8 +133,8 @@ def qualities(pairs: Sequence[PairSums]) -> list[tuple[Quality, ...]]:
     sums = np.concatenate([part.sums for part in pairs])
     counted = sums[:, 0].sum(1)
     lost = counted[:, _LOST] / np.maximum(1.0, counted[:, _COUNT] + counted[:, _LOST])
-    columns = [_estimates(statistic, sums) for statistic in (_vrr, _gain, _bias, _snr_db)]
-    found = iter([Quality(*parts) for parts in zip(*columns, lost.tolist(), strict=True)])
+    columns = _estimates((_vrr, _gain, _bias, _snr_db), sums)
+    found = map(Quality, *columns, lost.tolist())
     return [tuple(islice(found, len(part.sums))) for part in pairs]
 
 
@@ -135,67 +143,68 @@ def variances(pairs: Sequence[PairSums]) -> list[Estimate]:
     if not pairs:
         return []
     most = [int(part.sums[:, 0, :, _COUNT].sum(1).argmax()) for part in pairs]
-    return _estimates(_variance, np.stack([part.sums[index] for part, index in zip(pairs, most, strict=True)]))
+    sums = np.stack([part.sums[index] for part, index in zip(pairs, most, strict=True)])
+    return _estimates((_variance,), sums)[0]
 
 
-def _grouped(values: Array, offset: int) -> Array:
-    """Return ``values`` [..., units] added up by the groups of their units, as [..., groups]."""
-    groups = (np.arange(values.shape[-1]) + offset) % GROUPS
-    members = (groups[:, None] == np.arange(GROUPS)).astype(np.float64)
-    return np.asarray(values.reshape(-1, len(groups)) @ members).reshape(*values.shape[:-1], GROUPS)
+def _members(count: int, offset: int) -> Array:
+    """Return which group each of ``count`` units belongs to, as a matrix of zeros and ones."""
+    groups = (np.arange(count) + offset) % GROUPS
+    return np.asarray(np.eye(GROUPS)[groups])
 
 
-def _estimates(statistic: Callable[[Array], Array], sums: Array) -> list[Estimate]:
-    """Return a statistic of ``sums`` [accumulators, kinds, groups, columns] with its intervals."""
+def _estimates(statistics: Sequence[Callable[[Array], Array]], sums: Array) -> list[list[Estimate]]:
+    """Return statistics of ``sums`` [accumulators, kinds, groups, columns], each a function of means, with intervals."""
     from scipy.special import stdtrit
 
-    total = sums[:, 0].sum(1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        value = statistic(total)
-        parts, freedom = np.zeros((_KINDS, len(sums))), np.full(len(sums), float(GROUPS))
-        for kind, part in enumerate(parts):
-            groups = sums[:, kind]
-            used = groups[..., _COUNT] > 0
-            count = used.sum(1)
+        columns = np.ascontiguousarray(sums.transpose(1, 3, 2, 0))  # [kinds, columns, groups, accumulators]
+        total = columns[0].sum(1)
+        values = [statistic(total / total[_COUNT]) for statistic in statistics]
+        parts = np.zeros((_KINDS, len(statistics), len(sums)))
+        freedom = np.full(len(sums), GROUPS)
+        for kind, groups in enumerate(columns):
+            used = groups[_COUNT] > 0
+            count = used.sum(0)
             clustered = kind > 0 and count == 0  # whole products were the units
-            left_out = np.where(used, statistic(total[:, None] - groups), 0.0)
-            mean = left_out.sum(1) / np.maximum(count, 1)
-            spread = np.where(used, np.square(left_out - mean[:, None]), 0.0).sum(1)
-            part[:] = np.where(clustered, 0.0, (count - 1) / np.maximum(count, 1) * spread)
-            if kind < 2:
+            if kind < _KINDS - 1:
                 freedom = np.where(clustered, freedom, np.minimum(freedom, count - 1))
+            left = total[:, None] - groups
+            left /= left[_COUNT].copy()
+            for part, statistic in zip(parts[kind], statistics, strict=True):
+                left_out = np.where(used, statistic(left), 0.0)
+                mean = left_out.sum(0) / np.maximum(count, 1)
+                spread = np.where(used, np.square(left_out - mean), 0.0).sum(0)
+                part[:] = np.where(clustered, 0.0, (count - 1) / np.maximum(count, 1) * spread)
         rows, columns, both = parts
         variance = np.maximum(np.maximum(rows, columns), rows + columns - both)
         quantiles = stdtrit(np.maximum(np.arange(GROUPS + 1), 1), _CONFIDENCE)
-        margin = quantiles[np.maximum(freedom, 0).astype(int)] * np.sqrt(variance)
-    margin = np.where(freedom < 1, np.inf, margin)
-    return [Estimate(float(x), float(y)) for x, y in zip(value, margin, strict=True)]
+        margins = np.where(freedom < 1, np.inf, quantiles[np.maximum(freedom, 0)] * np.sqrt(variance))
+    return [
+        list(map(Estimate, value.tolist(), margin.tolist())) for value, margin in zip(values, margins, strict=True)
+    ]
 
 
-def _mean(sums: Array, column: int) -> Array:
-    return np.asarray(sums[..., column] / sums[..., _COUNT])
+def _variance(means: Array) -> Array:
+    return np.asarray(np.maximum(means[_EXACT2] - means[_EXACT] ** 2, 0.0))
 
 
-def _variance(sums: Array) -> Array:
-    return np.asarray(np.maximum(_mean(sums, _EXACT2) - _mean(sums, _EXACT) ** 2, 0.0))
+def _covariance(means: Array) -> Array:
+    return np.asarray(means[_CROSS] - means[_EXACT] * means[_ERROR])
 
 
-def _covariance(sums: Array) -> Array:
-    return _mean(sums, _CROSS) - _mean(sums, _EXACT) * _mean(sums, _ERROR)
+def _vrr(means: Array) -> Array:
+    noise = means[_ERROR2] - means[_ERROR] ** 2
+    return np.asarray(1 + (2 * _covariance(means) + noise) / _variance(means))
 
 
-def _vrr(sums: Array) -> Array:
-    noise = _mean(sums, _ERROR2) - _mean(sums, _ERROR) ** 2
-    return np.asarray(1 + (2 * _covariance(sums) + noise) / _variance(sums))
+def _gain(means: Array) -> Array:
+    return 1 + _covariance(means) / _variance(means)
 
 
-def _gain(sums: Array) -> Array:
-    return np.asarray(1 + _covariance(sums) / _variance(sums))
+def _bias(means: Array) -> Array:
+    return np.asarray(means[_ERROR] / np.sqrt(_variance(means)))
 
 
-def _bias(sums: Array) -> Array:
-    return np.asarray(_mean(sums, _ERROR) / np.sqrt(_variance(sums)))
-
-
-def _snr_db(sums: Array) -> Array:
-    return np.asarray(10 * np.log10(_variance(sums) / _mean(sums, _ERROR2)))
+def _snr_db(means: Array) -> Array:
+    return np.asarray(10 * np.log10(_variance(means) / means[_ERROR2]))

@@ -10,7 +10,7 @@ from partialsum.measurement.tensors import NumberSums
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 
-_LOOKED_AT = 1 << 16
+_LOOKED_AT = 1 << 15
 """Operand elements whose products are described in one observation."""
 _RUN = 16
 """Steps that lie side by side in memory."""

@@ -93,11 +93,24 @@ class Measurement:
 class Narrowest:
     """The narrowest accumulator that meets a target: None where none of the sweep does.
 
-    ``certain`` is False where the next narrower one is within its confidence interval of the target.
+    ``low`` and ``high``: the narrowest that the confidence intervals do not rule out, and the narrowest from which on
+    they leave no doubt.
     """
 
     man_bits: int | None
-    certain: bool
+    low: int | None
+    high: int | None
+
+    @property
+    def certain(self) -> bool:
+        """Whether the confidence intervals leave one width only."""
+        return self.low == self.high
+
+    def __str__(self) -> str:
+        name = "–" if self.man_bits is None else str(self.man_bits)
+        if self.certain:
+            return name
+        return f"{name} (≥{self.low})" if self.high is None else f"{name} ({self.low}–{self.high})"
 
 
 @dataclass(frozen=True)
@@ -146,13 +159,13 @@ class Measurements:
         the formula's criterion, with the measured variance).
         """
         goal = parse_target(target)
-        best: int | None = None
+        found: list[int | None] = [None, None, None]
+        going = [True, True, True]
         for bits, index in reversed(self.widths(rounding, chunk).items()):
-            met, close = goal.judge(row.qualities[index], row.k * row.density)
-            if not met:
-                return Narrowest(best, certain=not close)
-            best = bits
-        return Narrowest(best, certain=True)
+            verdict = goal.judge(row.qualities[index], row.k * row.density)
+            going = [so_far and now for so_far, now in zip(going, verdict, strict=True)]
+            found = [bits if now else best for now, best in zip(going, found, strict=True)]
+        return Narrowest(*found)
 
     def swamped(
         self, man_bits: int, rounding: str | Rounding = Rounding.NEAREST_EVEN, chunk: int | None = None

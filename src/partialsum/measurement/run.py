@@ -24,12 +24,13 @@ from partialsum.formats import BlockFormat, Format
 from partialsum.measurement.gauge import Collector, Gauge, Settings
 from partialsum.measurement.result import Measurements, summarise
 from partialsum.measurement.sweep import Runner, Sweep, parse_accumulators
+from partialsum.measurement.targets import Target, parse_target
 from partialsum.workloads.gemm import Pass
 
 Loss = Callable[..., Tensor]
 _LOSSES: dict[str, Loss] = {"cross_entropy": nn.functional.cross_entropy, "mse": nn.functional.mse_loss}
 _SAVE_EVERY_S = 30.0
-_VERSION = 2
+_VERSION = 3
 
 
 def measure(
@@ -40,8 +41,9 @@ def measure(
     loss: str | Loss | None = None,
     inputs: str | Format | OperandFormat | None = "e5m2,scale=tensor",
     accumulators: Sweep | Iterable[str | AnyAccumulator] | None = None,
-    samples: int = 512,
+    samples: int = 256,
     cost: float = 1.0,
+    focus: str | Target | None = None,
     seed: int = 0,
     resume: str | Path | None = None,
     progress: Callable[[int], None] | None = None,
@@ -65,8 +67,11 @@ def measure(
         accumulators: A :class:`Sweep`, or any accumulators by name; by default 4 to 14 mantissa bits, plain and in
             chunks of 64, to nearest even and toward zero.
         samples: Sums looked at per GEMM and observation; all, where there are no more.
-        cost: What looking at a GEMM may cost, in plain runs of it: long sums of few outputs are looked at in some
-            calls only. The first call always is. ``inf`` looks at every call.
+        cost: What looking at a GEMM may cost, in plain runs of it: where ``samples`` cost more there are fewer, down to
+            128, and then long sums of few outputs, and small GEMMs, are looked at in some calls only. The first call
+            always is. ``inf`` looks at ``samples`` sums of every call.
+        focus: A target of :meth:`Measurements.narrowest`: three looks in four go to the accumulators of which it is
+            still open whether they meet it, at more sums for the same cost.
         seed: Seed of the draws, which depend on nothing else but layer, pass and call.
         resume: A file that is written now and then, and when interrupted: given again, the run continues from there.
         progress: Called with the number of batches done, after each.
@@ -76,7 +81,7 @@ def measure(
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    collector, signature = _prepare(model, policy, inputs, accumulators, samples, cost, seed)
+    collector, signature = _prepare(model, policy, inputs, accumulators, samples, cost, focus, seed)
     loss_function = parse_loss(loss)
     path = None if resume is None else Path(resume)
     done = 0 if path is None or not path.exists() else _load(path, collector, signature)
@@ -108,7 +113,14 @@ def measure(
 
 
 def _prepare(
-    model: nn.Module, policy: Policy | None, inputs: Any, accumulators: Any, samples: int, cost: float, seed: int
+    model: nn.Module,
+    policy: Policy | None,
+    inputs: Any,
+    accumulators: Any,
+    samples: int,
+    cost: float,
+    focus: Any,
+    seed: int,
 ) -> tuple[Collector, dict[str, Any]]:
     if policy is not None and not isinstance(policy, Policy):
         raise InputError(f"policy must be a Policy (a recipe has one as .policy), got {type(policy).__name__}")
@@ -124,6 +136,7 @@ def _prepare(
         raise InputError(f"cost must be a positive number, got {cost!r}")
     if type(seed) is not int or seed < 0:
         raise InputError(f"seed must be a non-negative integer, got {seed!r}")
+    target = None if focus is None else parse_target(focus)
     runner = Runner(parse_accumulators(accumulators))
     signature = {
         "accumulators": [repr(accumulator) for accumulator in runner.accumulators],
@@ -131,9 +144,10 @@ def _prepare(
         "policy": None if policy is None else policy.to_toml(),
         "samples": samples,
         "cost": float(cost),
+        "focus": None if target is None else str(target),
         "seed": seed,
     }
-    settings = Settings(operand, samples, float(cost), seed)
+    settings = Settings(operand, samples, float(cost), seed, target)
     return Collector(runner, settings, plain=policy is None, parameters=model.parameters()), signature
 
 

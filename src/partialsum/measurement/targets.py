@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from partialsum.choices import Choice, parse_choice
 from partialsum.errors import InputError
@@ -21,6 +22,19 @@ class Criterion(Choice):
     """Normalised variance lost, v = exp(density·k·(1 − VRR)), below."""
 
 
+class Verdict(NamedTuple):
+    """Whether a target is met by the estimate, by the upper, and by the lower end of its confidence interval."""
+
+    met: bool
+    possibly: bool
+    surely: bool
+
+    @property
+    def open(self) -> bool:
+        """Whether the interval holds the target."""
+        return self.possibly and not self.surely
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A criterion and the number to reach."""
@@ -28,17 +42,20 @@ class Target:
     criterion: Criterion
     value: float
 
-    def judge(self, quality: Quality, length: float) -> tuple[bool, bool]:
-        """Return whether sums of ``length`` products meet it, and whether the confidence interval leaves that open."""
+    def judge(self, quality: Quality, length: float) -> Verdict:
+        """Return whether sums of ``length`` products meet it, and what the confidence interval leaves open."""
         if quality.lost:
-            return False, False
+            return Verdict(met=False, possibly=False, surely=False)
         estimate, goal = quality.snr_db, self.value
         if self.criterion is not Criterion.SNR:
             estimate = quality.vrr
             goal = 1 - math.log(self.value) / length if self.criterion is Criterion.V else self.value
         if math.isnan(estimate.value):
-            return True, False  # nothing was summed but zeros
-        return estimate.value >= goal, estimate.low < goal <= estimate.high
+            return Verdict(met=True, possibly=True, surely=True)  # nothing was summed but zeros
+        met = estimate.value >= goal
+        if math.isnan(estimate.margin):  # no error at all was seen
+            return Verdict(met, met, met)
+        return Verdict(met, possibly=estimate.high >= goal, surely=estimate.low >= goal)
 
     def __str__(self) -> str:
         return f"{self.criterion.value}={self.value:g}"

@@ -65,9 +65,9 @@ class NumberSums:
         """Add numbers."""
         square = x * x
         nonzero = np.count_nonzero(x)
-        self.powers += [x.size, nonzero, x.sum(), square.sum(), (square * x).sum(), (square * square).sum()]
+        self.powers += [x.size, nonzero, x.sum(), square.sum(), square @ x, square @ square]
         if nonzero:
-            magnitude = np.abs(x[x != 0])
+            magnitude = np.abs(x if nonzero == x.size else x[x != 0])
             self.see(float(magnitude.min()), float(magnitude.max()))
 
     def add_powers(self, powers: Array) -> None:
@@ -153,12 +153,13 @@ def _largest(x: Tensor) -> float:
 def sample_numbers(x: Tensor, rng: np.random.Generator) -> Array:
     """Return some numbers of a tensor as float64: all of a small one, else evenly spaced ones from a random start."""
     order = sorted(range(x.dim()), key=x.stride, reverse=True)
-    flat = x.permute(order).reshape(-1)
-    step = -(-flat.numel() // _SAMPLE)
+    narrow = x if x.dtype is torch.float32 else x.float()  # numpy knows no bfloat16
+    flat = narrow.detach().numpy().transpose(order).reshape(-1)
+    step = -(-flat.size // _SAMPLE)
     if step > 1:
         step |= 1  # an odd step visits every column of a matrix whose rows are a power of two long
         flat = flat[int(rng.integers(step)) :: step]
-    return flat.to(torch.float64).numpy()
+    return flat.astype(np.float64)
 
 
 def mantissa_bits(x: NDArray[Any]) -> int:

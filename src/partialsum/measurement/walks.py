@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 
-_BUDGET = 1 << 16
+_BUDGET = 1 << 15
 """Products whose running sums are looked at in one observation."""
 _STEP = 16
 """Running sums are looked at every so many products, where there are many."""

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from partialsum.accumulators import Rounding
+from partialsum.accumulators import Accumulator, Rounding
+from partialsum.measurement.result import Narrowest
 from partialsum.report.expected import Cause, causes, expected_snr, formula_widths, reference_accumulator
 from partialsum.workloads.gemm import Pass
 
@@ -23,12 +24,16 @@ class Line:
 
     row: Measurement
     formula: int | None
-    measured: int | None
-    certain: bool
+    narrowest: Narrowest
     snr_db: float
     margin_db: float
     expected_db: float
     why: tuple[Cause, ...]
+
+    @property
+    def measured(self) -> int | None:
+        """Narrowest width that met the target."""
+        return self.narrowest.man_bits
 
     @property
     def off_db(self) -> float:
@@ -38,9 +43,17 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Every GEMM of a measurement beside its predictions, with plain sums to nearest even."""
+    """Every GEMM of a measurement beside its predictions, with one way of adding.
 
-    man_bits: int
+    ``man_bits``: the width whose SNR is compared, that of accumulator ``index``. None where no width was swept, but
+    matrix units tried, say: then nothing is predicted.
+    """
+
+    index: int
+    man_bits: int | None
+    rounding: Rounding
+    chunk: int | None
+    how: str
     lines: tuple[Line, ...]
 
     @property
@@ -54,17 +67,53 @@ class Comparison:
 
 
 def compare(measurements: Measurements, target: Target) -> Comparison:
-    """Return the measurement beside its predictions; raises :class:`InputError` where plain sums are missing."""
-    widths = measurements.widths(Rounding.NEAREST_EVEN)
+    """Return the measurement beside its predictions: for plain sums to nearest even, or else the way measured first."""
+    ways = ways_of(measurements)
+    if not ways:
+        return _of_units(measurements)
+    rounding, chunk = ways[0]
+    widths = measurements.widths(rounding, chunk)
     man_bits = min(widths, key=lambda bits: abs(bits - _MIDDLE))
-    expected = expected_snr(list(measurements.rows), reference_accumulator(man_bits))
+    expected = [math.nan] * len(measurements.rows)
+    if rounding is not Rounding.STOCHASTIC:
+        expected = expected_snr(list(measurements.rows), reference_accumulator(man_bits, rounding, chunk))
     lines = []
-    theory = zip(measurements.rows, formula_widths(measurements), expected, causes(measurements), strict=True)
+    theory = zip(
+        measurements.rows, formula_widths(measurements, chunk), expected, causes(measurements), strict=True
+    )
     for row, formula, wanted, why in theory:
-        narrowest = measurements.narrowest(row, target)
         snr = row.qualities[widths[man_bits]].snr_db
-        lines.append(Line(row, formula, narrowest.man_bits, narrowest.certain, snr.value, snr.margin, wanted, why))
-    return Comparison(man_bits, tuple(lines))
+        narrowest = measurements.narrowest(row, target, rounding, chunk)
+        lines.append(Line(row, formula, narrowest, snr.value, snr.margin, wanted, why))
+    how = f"{man_bits} mantissa bits, {way_in_words(rounding, chunk)}"
+    return Comparison(widths[man_bits], man_bits, rounding, chunk, how, tuple(lines))
+
+
+def _of_units(measurements: Measurements) -> Comparison:
+    unknown = Narrowest(None, None, None)
+    lines = []
+    for row, why in zip(measurements.rows, causes(measurements), strict=True):
+        snr = row.qualities[0].snr_db
+        lines.append(Line(row, None, unknown, snr.value, snr.margin, math.nan, why))
+    how = str(measurements.accumulators[0])
+    return Comparison(0, None, Rounding.NEAREST_EVEN, None, how, tuple(lines))
+
+
+def ways_of(measurements: Measurements) -> list[tuple[Rounding, int | None]]:
+    """Return the roundings and chunks that were measured, plain sums to nearest even first, matrix units left out."""
+    ways = dict.fromkeys(
+        (accumulator.rounding, accumulator.chunk)
+        for accumulator in measurements.accumulators
+        if isinstance(accumulator, Accumulator)
+    )
+    return sorted(ways, key=lambda way: way != (Rounding.NEAREST_EVEN, None))
+
+
+def way_in_words(rounding: Rounding, chunk: int | None) -> str:
+    """Return "plain sums to nearest even" and the like."""
+    how = {Rounding.NEAREST_EVEN: "to nearest even", Rounding.TOWARD_ZERO: "toward zero"}
+    words = how.get(rounding, f"rounded {rounding.value.replace('_', ' ')}")
+    return f"{f'sums in chunks of {chunk}' if chunk else 'plain sums'} {words}"
 
 
 def worst_first(comparison: Comparison) -> list[Line]:
@@ -76,9 +125,10 @@ def summarise(comparison: Comparison, target: Target) -> str:
     """Say in a few sentences what was found."""
     worst = worst_first(comparison)[0]
     sentences = [
-        f"With {comparison.man_bits} mantissa bits, plain sums to nearest even, {worst.row.name} swamps first: "
-        f"{worst.snr_db:.1f} dB are left."
+        f"With {comparison.how}, {worst.row.name} swamps first: {format_number(worst.snr_db)} dB are left."
     ]
+    if comparison.man_bits is None:
+        return sentences[0]
     needed = [line.measured for line in comparison.lines]
     if None in needed:
         sentences.append(f"{needed.count(None)} of {len(needed)} GEMMs do not reach {target} with any width tried.")

@@ -66,9 +66,11 @@ def _rounded(chunk: float) -> int:
     return max(1, int(math.pow(2.0, quarters / 4) + 0.5))
 
 
-def reference_accumulator(man_bits: int, rounding: Rounding = Rounding.NEAREST_EVEN) -> Accumulator:
-    """Return the plain accumulator that layers are compared with."""
-    return Accumulator(FloatFormat(8, man_bits), rounding)
+def reference_accumulator(
+    man_bits: int, rounding: Rounding = Rounding.NEAREST_EVEN, chunk: int | None = None
+) -> Accumulator:
+    """Return the accumulator that layers are compared with."""
+    return Accumulator(FloatFormat(8, man_bits), rounding, chunk=chunk)
 
 
 def causes(measurements: Measurements) -> list[tuple[Cause, ...]]:

@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from partialsum.accumulators import Rounding
+from partialsum.accumulators import Accumulator, Rounding
 from partialsum.errors import InputError
-from partialsum.report.comparison import Comparison, compare, format_number, summarise, worst_first
+from partialsum.report.comparison import (
+    Comparison,
+    compare,
+    format_number,
+    summarise,
+    way_in_words,
+    ways_of,
+    worst_first,
+)
 from partialsum.report.expected import expected_snr, reference_accumulator
-from partialsum.report.measured_figures import draw_heat, draw_scatter, plain_accumulators
+from partialsum.report.measured_figures import Heat, draw_heat, draw_scatter
 from partialsum.report.style import inline_svg
 
 if TYPE_CHECKING:
@@ -25,16 +33,29 @@ _WORST = 12
 def draw(measurements: Measurements, target: Target, comparison: Comparison | None = None) -> dict[str, Any]:
     """Return the figures of a measurement by name."""
     compared = comparison or compare(measurements, target)
-    bits = compared.man_bits
-    expected = {
-        rounding.value: expected_snr(list(measurements.rows), reference_accumulator(bits, rounding))
-        for rounding in plain_accumulators(measurements)
-        if rounding is not Rounding.STOCHASTIC and bits in measurements.widths(rounding)
+    ways, bits, chunk = ways_of(measurements), compared.man_bits, compared.chunk
+    figures = {}
+    if bits is not None:
+        expected: dict[Rounding, list[float]] = {
+            rounding: expected_snr(list(measurements.rows), reference_accumulator(bits, rounding, chunk))
+            for rounding, other in ways
+            if other == chunk
+            and rounding is not Rounding.STOCHASTIC
+            and bits in measurements.widths(rounding, chunk)
+        }
+        figures["scatter"] = draw_scatter(measurements, expected, compared, target)
+    plain = [way for way in ways if way[1] is None]
+    for rounding, other in plain or ways:
+        widths = measurements.widths(rounding, other)
+        heat = Heat(f"Measured SNR, {way_in_words(rounding, other)}", "mantissa bits", widths)
+        figures[f"heat-{rounding.value}-{other or 0}"] = draw_heat(measurements, heat)
+    units = {
+        str(accumulator): index
+        for index, accumulator in enumerate(measurements.accumulators)
+        if not isinstance(accumulator, Accumulator)
     }
-    pairs = [(line.formula, line.measured) for line in compared.lines]
-    figures = {"scatter": draw_scatter(measurements, expected, pairs, bits, str(target))}
-    for rounding in plain_accumulators(measurements):
-        figures[f"heat-{rounding.value}"] = draw_heat(measurements, rounding, None)
+    if units:
+        figures["heat-units"] = draw_heat(measurements, Heat("Measured SNR of matrix units", "unit", units))
     return figures
 
 

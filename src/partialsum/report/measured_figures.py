@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from partialsum.accumulators import Accumulator, Rounding
+from partialsum.accumulators import Rounding
 from partialsum.report.style import FAINT, INK, MUTED, PASS_COLOURS, figure_style
 from partialsum.workloads.gemm import Pass
 
 if TYPE_CHECKING:
     from partialsum.measurement.result import Measurements
+    from partialsum.measurement.targets import Target
+    from partialsum.report.comparison import Comparison
 
 WIDTH = 10.6
 _SCATTER_HEIGHT = 4.9
@@ -26,30 +30,38 @@ _LEVELS = list(range(0, 65, 5))
 _BORDER_DB = 20.0
 
 
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """What a heat map shows: its accumulators by the names of their columns."""
+
+    title: str
+    axis: str
+    columns: Mapping[Any, int]
+
+
 def draw_scatter(
-    measurements: Measurements,
-    expected: dict[str, list[float]],
-    widths: list[tuple[int | None, int | None]],
-    man_bits: int,
-    target: str,
+    measurements: Measurements, expected: dict[Rounding, list[float]], comparison: Comparison, target: Target
 ) -> Figure:
     """Return predicted against measured: SNR at one width, and the width for the target against the formula's.
 
-    ``expected`` gives each rounding's expected SNR per row, ``widths`` (formula's, measured) per row.
+    ``expected`` gives each rounding's expected SNR per row.
     """
     with figure_style():
         figure = Figure(figsize=(WIDTH, _SCATTER_HEIGHT))
         left, right = figure.subplots(1, 2)
         figure.subplots_adjust(left=0.07, right=0.985, top=0.9, bottom=0.12, wspace=0.2)
-        _scatter_snr(left, measurements, expected, man_bits)
-        _scatter_widths(right, measurements, widths, target)
+        _scatter_snr(left, measurements, expected, comparison)
+        _scatter_widths(right, comparison, str(target))
     return figure
 
 
-def _scatter_snr(axes: Any, measurements: Measurements, expected: dict[str, list[float]], man_bits: int) -> None:
+def _scatter_snr(
+    axes: Any, measurements: Measurements, expected: dict[Rounding, list[float]], comparison: Comparison
+) -> None:
+    man_bits, chunk = comparison.man_bits or 0, comparison.chunk
     ends = [0.0, 10.0]
     for rounding, values in expected.items():
-        index = measurements.widths(rounding)[man_bits]
+        index = measurements.widths(rounding, chunk)[man_bits]
         for pass_ in Pass:
             points = [
                 (x, row.qualities[index].snr_db)
@@ -60,7 +72,7 @@ def _scatter_snr(axes: Any, measurements: Measurements, expected: dict[str, list
                 continue
             x, y = [p[0] for p in points], [p[1].value for p in points]
             margin = [min(p[1].margin, 30.0) for p in points]
-            colour, nearest = PASS_COLOURS[pass_], rounding == "nearest_even"
+            colour, nearest = PASS_COLOURS[pass_], rounding is comparison.rounding
             axes.errorbar(
                 x,
                 y,
@@ -72,30 +84,41 @@ def _scatter_snr(axes: Any, measurements: Measurements, expected: dict[str, list
                 ecolor=colour,
                 elinewidth=0.6,
                 alpha=0.85,
-                label=f"{pass_}, {rounding.replace('_', ' ')}",
+                label=f"{pass_}, {rounding.value.replace('_', ' ')}",
             )
             ends += [*x, *y]
     low, high = min(ends) - 2, max(ends) + 2
     axes.plot([low, high], [low, high], color=INK, lw=0.8, zorder=0)
     axes.set(xlim=(low, high), ylim=(low, high), xlabel="predicted SNR, independent products (dB)")
     axes.set_ylabel("measured SNR (dB)")
-    axes.set_title(f"SNR with {man_bits} mantissa bits, plain sums", loc="left", fontsize=10.5, fontweight="bold")
+    axes.set_title(
+        f"SNR with {man_bits} mantissa bits, {_sums(chunk)}", loc="left", fontsize=10.5, fontweight="bold"
+    )
     axes.grid(color=FAINT, lw=0.6)
     axes.legend(fontsize=7.5, frameon=False, loc="upper left")
 
 
-def _scatter_widths(axes: Any, measurements: Measurements, widths: list[Any], target: str) -> None:
+def _sums(chunk: int | None) -> str:
+    return f"chunks of {chunk}" if chunk else "plain sums"
+
+
+def _scatter_widths(axes: Any, comparison: Comparison, target: str) -> None:
     ends = [4, 10]
-    shift = dict(zip(Pass, (-0.14, 0.0, 0.14), strict=True))
+    shift = dict(zip(Pass, (-0.27, 0.0, 0.27), strict=True))
     for pass_ in Pass:
         pairs = [
-            pair
-            for pair, row in zip(widths, measurements.rows, strict=True)
-            if row.pass_ is pass_ and None not in pair
+            (line.formula, line.measured)
+            for line in comparison.lines
+            if line.row.pass_ is pass_ and line.formula is not None and line.measured is not None
         ]
         for (x, y), count in Counter(pairs).items():
             axes.scatter(
-                x + shift[pass_], y, s=18 + 40 * count**0.5, color=PASS_COLOURS[pass_], alpha=0.75, linewidths=0
+                x + shift[pass_],
+                y,
+                s=min(110.0, 18 + 30 * count**0.5),
+                color=PASS_COLOURS[pass_],
+                alpha=0.75,
+                linewidths=0,
             )
             if count > 1:
                 axes.annotate(
@@ -105,17 +128,17 @@ def _scatter_widths(axes: Any, measurements: Measurements, widths: list[Any], ta
     low, high = min(ends) - 0.7, max(ends) + 0.7
     axes.plot([low, high], [low, high], color=INK, lw=0.8, zorder=0)
     axes.set(xlim=(low, high), ylim=(low, high), xlabel="mantissa bits by the 2019 formula (v < 50)")
-    axes.set_ylabel(f"narrowest measured with {target}, nearest even")
-    axes.set_title("Width, plain sums", loc="left", fontsize=10.5, fontweight="bold")
+    axes.set_ylabel(f"narrowest measured with {target}, {comparison.rounding.value.replace('_', ' ')}")
+    axes.set_title(f"Width, {_sums(comparison.chunk)}", loc="left", fontsize=10.5, fontweight="bold")
     axes.grid(color=FAINT, lw=0.6)
 
 
-def draw_heat(measurements: Measurements, rounding: Rounding, chunk: int | None) -> Figure:
-    """Return the measured SNR of every GEMM over the width: a line per layer, a panel per pass."""
+def draw_heat(measurements: Measurements, heat: Heat) -> Figure:
+    """Return the measured SNR of every GEMM over the width or the unit: a line per layer, a panel per pass."""
     from matplotlib import colormaps
     from matplotlib.colors import BoundaryNorm
 
-    widths = measurements.widths(rounding, chunk)
+    names = list(map(str, heat.columns))
     layers = _thin(list(dict.fromkeys(row.layer for row in measurements.rows)))
     passes = [pass_ for pass_ in Pass if any(row.pass_ is pass_ for row in measurements.rows)]
     height = len(layers) * _LINE + _HEAD + _FOOT
@@ -127,29 +150,33 @@ def draw_heat(measurements: Measurements, rounding: Rounding, chunk: int | None)
         figure.subplots_adjust(left=0.27, right=0.9, top=1 - _HEAD / height, bottom=_FOOT / height, wspace=0.06)
         mesh: Any = None
         for panel, pass_ in zip(axes, passes, strict=True):
-            values = _snr_table(measurements, layers, pass_, list(widths.values()))
+            values = _snr_table(measurements, layers, pass_, list(heat.columns.values()))
             mesh = panel.pcolormesh(values, cmap=colours, norm=norm, edgecolors="white", linewidth=0.4)
-            panel.set_xticks(np.arange(len(widths)) + 0.5, list(map(str, widths)), fontsize=7)
+            panel.set_xticks(np.arange(len(names)) + 0.5, names, fontsize=7)
             panel.set_yticks(np.arange(len(layers)) + 0.5, [_short(layer) for layer in layers], fontsize=6.5)
-            panel.set(xlabel="mantissa bits", ylim=(len(layers), 0))
+            panel.set(xlabel=heat.axis, ylim=(len(layers), 0))
             panel.tick_params(length=0)
             for side in panel.spines.values():
                 side.set_visible(False)
             panel.set_title(str(pass_), fontsize=10, fontweight="bold", color=PASS_COLOURS[pass_], loc="left")
-            _outline(panel, values)
+            if heat.axis == "mantissa bits":
+                _outline(panel, values)
         tall = min(_BAR, height - _HEAD - _FOOT)
         place = figure.add_axes((0.925, 1 - (_HEAD + tall) / height, 0.013, tall / height))
-        figure.colorbar(mesh, cax=place, extend="both", extendfrac="auto").set_label("SNR (dB)")
-        how = f"{rounding.value.replace('_', ' ')}, {f'chunks of {chunk}' if chunk else 'plain sums'}"
-        figure.text(0.01, 1 - 0.2 / height, f"Measured SNR, {how}", fontsize=10.5, fontweight="bold", va="center")
-        figure.text(0.01, 1 - 0.4 / height, _legend(measurements, layers), fontsize=8, color=MUTED, va="center")
+        ticks = _LEVELS[:: 2 if tall > _BAR / 2 else 4]
+        figure.colorbar(mesh, cax=place, extend="both", extendfrac="auto", ticks=ticks).set_label("SNR (dB)")
+        figure.text(0.01, 1 - 0.2 / height, heat.title, fontsize=10.5, fontweight="bold", va="center")
+        figure.text(
+            0.01, 1 - 0.4 / height, _legend(measurements, heat, layers), fontsize=8, color=MUTED, va="center"
+        )
     return figure
 
 
-def _legend(measurements: Measurements, shown: list[str]) -> str:
+def _legend(measurements: Measurements, heat: Heat, shown: list[str]) -> str:
     layers = len({row.layer for row in measurements.rows})
-    some = f"; {len(shown)} of {layers} layers, evenly spaced" if len(shown) < layers else ""
-    return f"Red line: 20 dB{some}"
+    border = ["Red line: 20 dB"] if heat.axis == "mantissa bits" else []
+    some = [f"{len(shown)} of {layers} layers, evenly spaced"] if len(shown) < layers else []
+    return "; ".join(border + some)
 
 
 def _snr_table(measurements: Measurements, layers: list[str], pass_: Pass, indices: list[int]) -> Any:
@@ -182,14 +209,3 @@ def _short(name: str) -> str:
         return name or "(model)"
     half = _LONGEST_NAME // 2
     return f"{name[: half - 1]}…{name[-half:]}"
-
-
-def plain_accumulators(measurements: Measurements) -> list[Rounding]:
-    """Return the roundings that were measured with plain sums."""
-    return list(
-        dict.fromkeys(
-            accumulator.rounding
-            for accumulator in measurements.accumulators
-            if isinstance(accumulator, Accumulator) and accumulator.chunk is None
-        )
-    )

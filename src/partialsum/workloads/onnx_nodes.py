@@ -84,7 +84,7 @@ class Walk:
 
     def add(self, node: onnx.NodeProto, kind: str, passes: Passes, weight: str) -> int:
         """Record the product of ``node``, named after its ``weight`` or itself; return its index."""
-        layer = _layer_name(node, self.values.get(weight, _Value()).initializer)
+        layer = layer_name(node, self.values.get(weight, _Value()).initializer)
         self.products.append(_Product(layer, kind, passes))
         return len(self.products) - 1
 
@@ -106,7 +106,7 @@ def walk(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Walk:
             elif (reason := _suspicion(node)) is not None:
                 raise Unknown(reason)
         except Unknown as error:
-            layer = _layer_name(node, "")
+            layer = layer_name(node, "")
             operation = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
             state.refused[Unanalysed(layer, operation, str(error))] = None
             outcome = _Value(needs_grad=True)
@@ -386,7 +386,7 @@ def _carry(state: Walk, node: onnx.NodeProto, outcome: _Value | None) -> None:
 _MEANINGLESS = re.compile(r"(node_?)?[A-Za-z]{0,2}_?\d+|")
 
 
-def _layer_name(node: onnx.NodeProto, initializer: str) -> str:
+def layer_name(node: onnx.NodeProto, initializer: str) -> str:
     """Name a layer after its weight where that tells more than the node: ``layer1.0.conv1.weight``, ``n42``."""
     owner, _, leaf = initializer.rpartition(".")
     if owner and leaf == "weight":

@@ -1,0 +1,73 @@
+// A CUDA driver whose device is this machine: modules are shared libraries of host-compiled kernels (device_host.hpp),
+// and a launch calls them. Loaded as libcuda.so.1, so that NVIDIA's own bindings marshal every argument.
+#include <dlfcn.h>
+
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+namespace {
+
+using HostKernel = void (*)(const unsigned* grid, unsigned threads, void** arguments);
+
+int fail_with = 0;
+uint64_t launches = 0;
+
+}  // namespace
+
+extern "C" {
+
+// For the tests: the status of all launches to come.
+void host_driver_fail(int status) { fail_with = status; }
+uint64_t host_driver_launches() { return launches; }
+
+int cuInit(unsigned) { return 0; }
+
+int cuDriverGetVersion(int* version) {
+    *version = 13000;
+    return 0;
+}
+
+// NVRTC asks for a table of NVIDIA's own: there is none.
+int cuGetExportTable(const void** table, const void*) {
+    *table = nullptr;
+    return 500;
+}
+
+// The image is the name of a shared library.
+int cuModuleLoadData(void** module, const void* image) {
+    *module = dlopen(static_cast<const char*>(image), RTLD_NOW | RTLD_LOCAL);
+    return *module != nullptr ? 0 : 200;
+}
+
+int cuModuleGetFunction(void** function, void* module, const char* name) {
+    *function = dlsym(module, (std::string(name) + "_on_host").c_str());
+    return *function != nullptr ? 0 : 500;
+}
+
+int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
+                   unsigned block_z, unsigned shared_bytes, void*, void** arguments, void** extra) {
+    ++launches;
+    if (fail_with != 0) return fail_with;
+    const bool valid = grid_x > 0 && grid_y > 0 && grid_y < 65536 && grid_z > 0 && grid_z < 65536 && block_x > 0 &&
+                       block_x * block_y * block_z <= 1024 && block_y == 1 && block_z == 1 && shared_bytes == 0 &&
+                       grid_x < 0x80000000u && arguments != nullptr && extra == nullptr;
+    if (!valid) return 1;
+    const unsigned grid[] = {grid_x, grid_y, grid_z};
+    reinterpret_cast<HostKernel>(function)(grid, block_x, arguments);
+    return 0;
+}
+
+int cuGetProcAddress_v2(const char* symbol, void** address, int, uint64_t, int* status) {
+    *address = nullptr;
+    if (std::strcmp(symbol, "cuLaunchKernel") == 0) *address = reinterpret_cast<void*>(cuLaunchKernel);
+    if (std::strcmp(symbol, "cuModuleLoadData") == 0) *address = reinterpret_cast<void*>(cuModuleLoadData);
+    if (std::strcmp(symbol, "cuModuleGetFunction") == 0) *address = reinterpret_cast<void*>(cuModuleGetFunction);
+    if (std::strcmp(symbol, "cuDriverGetVersion") == 0) *address = reinterpret_cast<void*>(cuDriverGetVersion);
+    if (std::strcmp(symbol, "cuInit") == 0) *address = reinterpret_cast<void*>(cuInit);
+    if (std::strcmp(symbol, "cuGetExportTable") == 0) *address = reinterpret_cast<void*>(cuGetExportTable);
+    if (status != nullptr) *status = *address != nullptr ? 0 : 1;
+    return *address != nullptr ? 0 : 500;
+}
+
+}  // extern "C"
