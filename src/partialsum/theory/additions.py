@@ -72,10 +72,11 @@ class Additions:
         """Probability not to overflow."""
         return np.asarray(self.moves[0].sum(1))
 
-    def row(self, i: int) -> Additions:
-        """Return the additions from one origin."""
-        (m0, m1, m2), (d0, d1, d2), row = self.moves, self.drifts, slice(i, i + 1)
-        return Additions((m0[row], m1[row], m2[row]), (d0[row], d1[row], d2[row]), self.error[row], self.power[row])
+    def rows(self, first: int, last: int) -> Additions:
+        """Return the additions from the origins ``first`` up to ``last``."""
+        (m0, m1, m2), (d0, d1, d2), part = self.moves, self.drifts, slice(first, last)
+        moves, drifts = (m0[part], m1[part], m2[part]), (d0[part], d1[part], d2[part])
+        return Additions(moves, drifts, self.error[part], self.power[part])
 
     def only(self, bins: NDArray[np.bool_]) -> Additions:
         """Return the moves and drifts of some bins only; error and power stay those of all."""

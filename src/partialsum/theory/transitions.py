@@ -133,12 +133,15 @@ def _by_binade(some: StandIns, *, uniform: bool) -> Iterator[tuple[Index, StandI
 
 def _add_case(table: Table, some: StandIns, case: Case, rounder: Rounder, width: float, weights: Array) -> None:
     bins = binned(case.law, width)
-    levels = {}
-    for level in np.unique(some.level):
-        mine = some.level == level
-        number = some.number[:, mine]
-        held = case.held(number)
-        levels[int(level)] = additions(number, case.probability * some.share[:, mine], rounder, bins, held)
+    kinds, columns = np.unique(some.level, return_counts=True)
+    assert (columns == columns[0]).all(), "every level has as many stand-ins"
+    order = np.argsort(some.level, kind="stable").reshape(kinds.size, -1)
+    number, share = (np.concatenate([part[:, mine] for mine in order]) for part in (some.number, some.share))
+    found = additions(
+        number, case.probability * share, rounder, bins, case.held(number)
+    )  # levels are blocks of rows
+    n = some.node.size
+    levels = {int(kind): found.rows(i * n, (i + 1) * n) for i, kind in enumerate(kinds)}
     table.add(some.node, bins, levels, weights)
 
 
@@ -153,7 +156,7 @@ def _add_deep(table: Table, nodes: Nodes, members: Index, middle: float, addend:
         bins = binned(case.law, max(gap / _BINS_PER_GAP, quantum / 2))
         held = case.held(both)
         parity = additions(both, np.full((2, 1), case.probability), rounder, bins, held)
-        odd, even = parity.row(0), parity.row(1)
+        odd, even = parity.rows(0, 1), parity.rows(1, 2)
         for mine, levels in (
             (~nodes.exact[members], {0: odd, 1: even}),
             (nodes.exact[members] & is_odd, {0: odd}),
