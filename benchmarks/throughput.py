@@ -1,8 +1,10 @@
 """The throughput table: every way of adding, on every shape, with 1 and 2 threads.
 
     python benchmarks/throughput.py [--threads 1,2] [--shapes 0,1] [--level avx2] [--json results.json] [--markdown]
+    python benchmarks/throughput.py --device cuda [--rounds 7] [--json results.json] [--markdown] [--quick]
 
-One run measures ours, torch.mm and numpy side by side; see partialsum.arithmetic.throughput for what the columns say.
+One run measures ours, torch.mm and numpy side by side; see partialsum.arithmetic.throughput for what the columns say, and
+throughput_cuda.py for those of a GPU.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 from partialsum.arithmetic import native
@@ -35,8 +38,40 @@ def line(values: tuple[str, ...], markdown: bool) -> str:
     return " ".join(padded).rstrip()
 
 
+def on_gpu(options: argparse.Namespace) -> None:
+    """Print the table of a GPU line by line; leave with one sentence where there is none."""
+    import throughput_cuda
+    import torch
+
+    if not torch.cuda.is_available():
+        sys.exit("no CUDA device here: torch.cuda.is_available() is False")
+    device = torch.device("cuda", torch.cuda.current_device())
+    title, rows = throughput_cuda.heading(device), []
+    widths = (13, 44, 12, 7, 12, 6, 6, 7)
+    print(title, gpu_line(throughput_cuda.COLUMNS, widths, options.markdown), sep="\n", flush=True)
+    if options.markdown:
+        print("|---" * len(widths) + "|")
+    for row in throughput_cuda.table(device, options.rounds, options.quick):
+        rows.append(dataclasses.asdict(row) | {"verdict": row.verdict})
+        print(gpu_line(row.cells(), widths, options.markdown), flush=True)
+    save(options.json, title, rows)
+
+
+def gpu_line(values: tuple[str, ...], widths: tuple[int, ...], markdown: bool) -> str:
+    if markdown:
+        return "| " + " | ".join(values) + " |"
+    return " ".join(v.ljust(w) for v, w in zip(values, widths, strict=True)).rstrip()
+
+
+def save(path: Path | None, title: str, rows: list[dict[str, object]]) -> None:
+    if path is not None:
+        write_atomically(path, json.dumps({"machine": title, "rows": rows}, indent=2, ensure_ascii=False) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that --device cuda works at all")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--shapes", default=",".join(map(str, range(len(SHAPES)))), help="indices into SHAPES")
     parser.add_argument("--level", default=native.current_simd_level())
@@ -44,6 +79,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", action="store_true", help="print a table for the documentation")
     options = parser.parse_args()
+    if options.device == "cuda":
+        on_gpu(options)
+        return
     threads = [int(n) for n in options.threads.split(",")]
     rows: list[Measurement] = []
     with native.simd_level(options.level):
@@ -56,9 +94,7 @@ def main() -> None:
                 for row in measure(SHAPES[int(index)], variants_here(), count, options.rounds):
                     rows.append(row)
                     print(line(cells(row), options.markdown), flush=True)
-    if options.json is not None:
-        document = {"machine": title, "rows": [dataclasses.asdict(row) for row in rows]}
-        write_atomically(options.json, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    save(options.json, title, [dataclasses.asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

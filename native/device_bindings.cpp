@@ -17,7 +17,9 @@
 
 #include "convolution_plan.hpp"
 #include "partialsum/device_problem.hpp"
+#include "partialsum/device_unit.hpp"
 #include "partialsum/quantize_rule.hpp"
+#include "unit_kinds.hpp"
 
 namespace nb = nanobind;
 
@@ -204,10 +206,36 @@ nb::dict sizes() {
     made["DeviceChoices"] = sizeof(DeviceChoices);
     made["DeviceFacts"] = sizeof(DeviceFacts);
     made["DeviceBlocks"] = sizeof(DeviceBlocks);
+    made["DeviceUnit"] = sizeof(DeviceUnit);
+    made["DeviceScaled"] = sizeof(DeviceScaled);
+    made["DeviceInteger"] = sizeof(DeviceInteger);
     made["Rule"] = sizeof(Rule);
     made["QuantizeRule"] = sizeof(QuantizeRule);
     made["BlockRule"] = sizeof(BlockRule);
     return made;
+}
+
+nb::bytes unit_record(const UnitRule& unit, int32_t dot) {
+    return bytes_of(DeviceUnit{
+        unit.fraction_bits, unit.group, unit.cuts_down, unit.min_exponent, unit.join_bits, unit.interleave,
+        unit.result_man_bits, unit.result_min_exponent, unit.result_nearest, unit.a_min_exponent, unit.b_min_exponent, dot,
+        unit.promote_every, unit.result_largest, unit.product_limit});
+}
+static_assert(no_unit_exponent == no_exponent, "one exponent for zeros");
+
+nb::bytes integer_record(const IntegerRule& rule) { return bytes_of(DeviceInteger{rule.bits, rule.saturates}); }
+
+DeviceScales scales(const Tensor& tensor, bool lines_first, int64_t block, uint64_t of_tensor) {
+    const DeviceSource matrix = source(tensor, lines_first);
+    DeviceScales made{matrix.data, matrix.line_stride, matrix.k_stride, {}, pointer<const float>(of_tensor), block};
+    std::copy(std::begin(matrix.batch_stride), std::end(matrix.batch_stride), std::begin(made.batch_stride));
+    return made;
+}
+
+// Scales [..., m, blocks] of a and [..., blocks, n] of b.
+nb::bytes scaled_record(const Tensor& a, const Tensor& b, int64_t a_block, int64_t b_block, uint64_t a_tensor, uint64_t b_tensor,
+                        bool has_tensor_scales) {
+    return bytes_of(DeviceScaled{scales(a, true, a_block, a_tensor), scales(b, false, b_block, b_tensor), has_tensor_scales});
 }
 
 nb::bytes facts_record(uint64_t bounds, int64_t k, bool has_start, uint32_t forbidden) {
@@ -234,6 +262,10 @@ void bind_device(nb::module_& module) {
     module.def("device_choices", choices_record, nb::arg("kernels"));
     module.def("device_blocks", blocks_record, nb::arg("input"), nb::arg("elements"), nb::arg("values"), nb::arg("scales"),
                nb::arg("largest"), nb::kw_only(), nb::arg("outer"), nb::arg("length"), nb::arg("inner"), nb::arg("blocks"));
+    module.def("device_unit", unit_record, nb::arg("unit"), nb::arg("dot"));
+    module.def("device_integer", integer_record, nb::arg("rule"));
+    module.def("device_scaled", scaled_record, nb::arg("a"), nb::arg("b"), nb::kw_only(), nb::arg("a_block"), nb::arg("b_block"),
+               nb::arg("a_tensor"), nb::arg("b_tensor"), nb::arg("has_tensor_scales"));
     module.def("device_sizes", sizes);
     module.def("device_facts", facts_record, nb::arg("bounds"), nb::arg("k"), nb::arg("has_start"), nb::arg("forbidden"));
     module.def("device_rule", bytes_of<Rule>, nb::arg("rule"));

@@ -23,29 +23,51 @@ struct PatchPlace {
 
 constexpr int last_dimension = spatial_dimensions - 1;
 
-// The places of `count` indices from `first` on, counted upward digit by digit.
-inline void place_all(const PatchAxis& axis, int64_t first, int64_t count, PatchPlace* out) {
-    int64_t digit[spatial_dimensions], rest = first;
-    PatchPlace place{};
-    for (int d = last_dimension; d >= 0; --d) {
-        digit[d] = rest % axis.extent[d];
-        rest /= axis.extent[d];
-        place.position[d] = digit[d] * axis.coefficient[d] + axis.base[d];
+// Counts indices of an axis upward, digit by digit: a division for every index would cost more than packing it.
+class Odometer {
+public:
+    Odometer(const PatchAxis& axis, int64_t first) : axis_(axis) {
+        int64_t rest = first;
+        for (int d = last_dimension; d >= 0; --d) {
+            digit_[d] = rest % axis.extent[d];
+            rest /= axis.extent[d];
+            place_.position[d] = digit_[d] * axis.coefficient[d] + axis.base[d];
+        }
+        place_.offset = rest * axis.outer_stride;
     }
-    place.offset = rest * axis.outer_stride;
-    for (int64_t i = 0; i < count; ++i) {
-        out[i] = place;
+
+    const PatchPlace& place() const { return place_; }
+
+    // How many indices from here on differ in the last digit only.
+    int64_t left_in_row() const { return axis_.extent[last_dimension] - digit_[last_dimension]; }
+
+    // By no more than what is left in the row.
+    void advance(int64_t count) {
+        digit_[last_dimension] += count;
+        place_.position[last_dimension] += count * axis_.coefficient[last_dimension];
         int d = last_dimension;
-        for (; d >= 0 && ++digit[d] == axis.extent[d]; --d) {
-            digit[d] = 0;
-            place.position[d] = axis.base[d];
-        }
-        if (d >= 0) {
-            place.position[d] += axis.coefficient[d];
-        } else {
-            place.offset += axis.outer_stride;
+        while (digit_[d] == axis_.extent[d]) {
+            digit_[d] = 0;
+            place_.position[d] = axis_.base[d];
+            if (--d < 0) {
+                place_.offset += axis_.outer_stride;
+                return;
+            }
+            ++digit_[d];
+            place_.position[d] += axis_.coefficient[d];
         }
     }
+
+private:
+    const PatchAxis& axis_;
+    int64_t digit_[spatial_dimensions];
+    PatchPlace place_;
+};
+
+// The places of `count` indices from `first` on.
+inline void place_all(const PatchAxis& axis, int64_t first, int64_t count, PatchPlace* out) {
+    Odometer at(axis, first);
+    for (int64_t i = 0; i < count; ++i, at.advance(1)) out[i] = at.place();
 }
 
 // Which element a coordinate is along a dimension; -1 in the padding and between the steps of a strided gradient.
@@ -138,45 +160,47 @@ inline void copy_run(const PatchDimension& row, const float* data, int64_t v, in
     }
 }
 
-// Places that differ in their last position only, by the axis' coefficient each.
+// Indices of an axis whose places differ in their last position only, by the axis' coefficient each.
 struct PatchRun {
-    int64_t begin, count;
+    int64_t begin, count;  // counted from the first index that was asked for
+    PatchPlace place;      // of the run's first index
 };
 
-// The runs of some places, none longer than `most`; returns how many there are.
-inline int64_t find_runs(const PatchPlace* places, int64_t count, int64_t gap, int64_t most, PatchRun* runs) {
+// The runs of `count` indices from `first` on, none longer than `most`; returns how many there are.
+inline int64_t find_runs(const PatchAxis& axis, int64_t first, int64_t count, int64_t most, PatchRun* runs) {
+    Odometer at(axis, first);
     int64_t found = 0;
-    for (int64_t begin = 0, end = 0; begin < count; begin = end) {
-        for (end = begin + 1; end < count && end - begin < most && same_row(places[end], places[end - 1]) &&
-                              places[end].position[last_dimension] == places[end - 1].position[last_dimension] + gap;) {
-            ++end;
-        }
-        runs[found++] = {begin, end - begin};
+    for (int64_t begin = 0; begin < count; ++found) {
+        int64_t length = at.left_in_row();
+        length = length < most ? length : most;
+        length = length < count - begin ? length : count - begin;
+        runs[found] = {begin, length, at.place()};
+        at.advance(length);
+        begin += length;
     }
     return found;
 }
 
 // Every line of the panel at one step lies side by side: copy runs of lines, step after step.
 template <int width>
-void pack_along_lines(const Source& source, const PatchPlace* lines, int64_t line_count, const PatchPlace* steps,
-                      int64_t step_count, float* out) {
+void pack_along_lines(const Source& source, const Piece& piece, const PatchPlace* steps, float* out) {
     const Patches& patches = *source.patches;
     const PatchDimension row = patches.dimension[last_dimension];
     const int64_t gap = patches.line.coefficient[last_dimension];
     PatchRun runs[width];
-    const int64_t run_count = find_runs(lines, line_count, gap, width, runs);
+    const int64_t run_count = find_runs(patches.line, piece.first_line, piece.lines, width, runs);
     for (int64_t r = 0; r < run_count; ++r) {
-        const PatchPlace& first = lines[runs[r].begin];
-        const bool whole_panel = runs[r].count == width && gap == 1 && row.step == 1 && row.stride == 1;
+        const auto& [begin, count, place] = runs[r];
+        const bool whole_panel = count == width && gap == 1 && row.step == 1 && row.stride == 1;
         const float* data = nullptr;
-        for (int64_t step = 0; step < step_count; ++step) {
-            if (step == 0 || !same_row(steps[step], steps[step - 1])) data = row_at(patches, source.data, first, steps[step]);
-            const int64_t v = first.position[last_dimension] + steps[step].position[last_dimension];
-            float* to = out + step * width + runs[r].begin;
+        for (int64_t step = 0; step < piece.steps; ++step) {
+            if (step == 0 || !same_row(steps[step], steps[step - 1])) data = row_at(patches, source.data, place, steps[step]);
+            const int64_t v = place.position[last_dimension] + steps[step].position[last_dimension];
+            float* to = out + step * width + begin;
             if (whole_panel && data != nullptr && v >= 0 && v + width <= row.size) {
                 for (int i = 0; i < width; i += 8) *reinterpret_cast<Eight*>(to + i) = *reinterpret_cast<const Eight*>(data + v + i);
             } else {
-                copy_run(row, data, v, gap, runs[r].count, to);
+                copy_run(row, data, v, gap, count, to);
             }
         }
     }
@@ -184,29 +208,30 @@ void pack_along_lines(const Source& source, const PatchPlace* lines, int64_t lin
 
 // Every step of one line lies side by side: copy runs of steps, line after line, and turn what was copied.
 template <int width>
-void pack_along_steps(const Source& source, const PatchPlace* lines, int64_t line_count, const PatchPlace* steps,
-                      int64_t step_count, float* out) {
+void pack_along_steps(const Source& source, const Piece& piece, float* out) {
     constexpr int64_t stage_steps = 128;
     const Patches& patches = *source.patches;
     const PatchDimension row = patches.dimension[last_dimension];
     const int64_t gap = patches.k.coefficient[last_dimension];
     alignas(64) float stage[width][stage_steps];
+    PatchPlace lines[width];
+    place_all(patches.line, piece.first_line, piece.lines, lines);
     PatchRun runs[stage_steps];
-    for (int64_t begin = 0; begin < step_count; begin += stage_steps) {
-        const int64_t count = step_count - begin < stage_steps ? step_count - begin : stage_steps;
-        const int64_t run_count = find_runs(steps + begin, count, gap, stage_steps, runs);
+    for (int64_t from = 0; from < piece.steps; from += stage_steps) {
+        const int64_t staged = piece.steps - from < stage_steps ? piece.steps - from : stage_steps;
+        const int64_t run_count = find_runs(patches.k, piece.first_step + from, staged, stage_steps, runs);
         for (int64_t r = 0; r < run_count; ++r) {
-            const PatchPlace& first = steps[begin + runs[r].begin];
+            const auto& [begin, count, place] = runs[r];
             const float* data = nullptr;
-            for (int64_t line = 0; line < line_count; ++line) {
-                if (line == 0 || !same_row(lines[line], lines[line - 1])) data = row_at(patches, source.data, first, lines[line]);
-                const int64_t v = first.position[last_dimension] + lines[line].position[last_dimension];
-                copy_run(row, data, v, gap, runs[r].count, stage[line] + runs[r].begin);
+            for (int64_t line = 0; line < piece.lines; ++line) {
+                if (line == 0 || !same_row(lines[line], lines[line - 1])) data = row_at(patches, source.data, place, lines[line]);
+                const int64_t v = place.position[last_dimension] + lines[line].position[last_dimension];
+                copy_run(row, data, v, gap, count, stage[line] + begin);
             }
         }
-        int64_t filled = line_count;
-        for (; filled % corner != 0; ++filled) zero_few(count, stage[filled]);  // whole corners turn fastest
-        turn<width>(stage[0], stage_steps, filled, count, out + begin * width);
+        int64_t filled = piece.lines;
+        for (; filled % corner != 0; ++filled) zero_few(staged, stage[filled]);  // whole corners turn fastest
+        turn<width>(stage[0], stage_steps, filled, staged, out + from * width);
     }
 }
 
@@ -215,20 +240,20 @@ template <int width>
 void pack_patches(const Source& source, const Piece& piece, float* out) {
     const Patches& patches = *source.patches;
     const bool along_lines = patches.line.extent[last_dimension] >= patches.k.extent[last_dimension];
-    PatchPlace lines[width], steps[max_k_piece];
+    PatchPlace steps[max_k_piece];
     // A matrix unit's group may be longer than a piece.
     for (int64_t from = 0; from < piece.steps; from += max_k_piece) {
-        const int64_t count = piece.steps - from < max_k_piece ? piece.steps - from : max_k_piece;
-        place_all(patches.k, piece.first_step + from, count, steps);
+        const int64_t step_count = piece.steps - from < max_k_piece ? piece.steps - from : max_k_piece;
+        if (along_lines) place_all(patches.k, piece.first_step + from, step_count, steps);
         for (int64_t line = 0; line < piece.lines; line += width) {
             const int64_t line_count = piece.lines - line < width ? piece.lines - line : width;
+            const Piece panel{piece.first_line + line, line_count, piece.first_step + from, step_count};
             float* to = out + line * piece.steps + from * width;
-            place_all(patches.line, piece.first_line + line, line_count, lines);
-            if (line_count < width) std::memset(to, 0, sizeof(float) * static_cast<size_t>(count * width));
+            if (line_count < width) std::memset(to, 0, sizeof(float) * static_cast<size_t>(step_count * width));
             if (along_lines) {
-                pack_along_lines<width>(source, lines, line_count, steps, count, to);
+                pack_along_lines<width>(source, panel, steps, to);
             } else {
-                pack_along_steps<width>(source, lines, line_count, steps, count, to);
+                pack_along_steps<width>(source, panel, to);
             }
         }
     }

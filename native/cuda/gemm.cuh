@@ -62,6 +62,7 @@ struct Side {
     static_assert(threads % tile_k == 0 && threads % lines == 0, "a thread's elements lie a fixed way apart");
 
     struct Shared {
+        static constexpr int padded_lines = padded;
         alignas(16) float value[tile_k][padded];
         alignas(16) uint32_t word[words > 0 ? words : 1][words > 0 ? tile_k : 1][padded];
         DevicePlace step[has_patches ? tile_k : 1];
@@ -177,8 +178,8 @@ struct Own {
     }
 };
 
-// Sums::add(rows, columns, first, steps) adds the shared steps first … first + steps - 1; Sums::steps_at_once is how many
-// of tile_k are shared at a time.
+// Sums::add(rows, columns, first, steps) adds the shared steps first … first + steps - 1; Sums::steps_at_once() says how
+// many of tile_k are shared at a time. `records` are what Sums is made from, beside the problem.
 template <class Sums, class Shape, bool has_patches>
 struct Gemm {
     using Rows = Side<Shape, Shape::tile_rows, Sums::words, has_patches>;
@@ -189,9 +190,10 @@ struct Gemm {
         typename Columns::Shared b;
     };
 
-    __device__ static void run(const DeviceProblem& p, Shared& shared) {
+    template <class... Records>
+    __device__ static void run(const DeviceProblem& p, Shared& shared, const Records&... records) {
         const Own<Shape> own(p);
-        Sums sums(p, own);
+        Sums sums(p, own, records...);
         Rows rows(p.a, batch_offset(p.batch_size, p.a.batch_stride, own.batch), own.first_row, p.m, p.k, shared.a);
         Columns columns(p.b, batch_offset(p.batch_size, p.b.batch_stride, own.batch), own.first_column, p.n, p.k, shared.b);
         if constexpr (Sums::words > 0) {
@@ -232,12 +234,12 @@ private:
 };
 
 // The body of a kernel: the `index`-th of those that the choice is among.
-template <class Sums, class Shape, bool has_patches>
-__device__ void run_gemm(const DeviceProblem& problem, int index) {
+template <class Sums, class Shape, bool has_patches, class... Records>
+__device__ void run_gemm(const DeviceProblem& problem, int index, const Records&... records) {
     if (problem.choice != nullptr && *problem.choice != index) return;
     using Work = Gemm<Sums, Shape, has_patches>;
     __shared__ typename Work::Shared shared;
-    Work::run(problem, shared);
+    Work::run(problem, shared, records...);
 }
 
 }  // namespace partialsum

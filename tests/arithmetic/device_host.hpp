@@ -152,6 +152,11 @@ PARTIALSUM_HOST_MODE(rd, FE_DOWNWARD)
 PARTIALSUM_HOST_MODE(ru, FE_UPWARD)
 #undef PARTIALSUM_HOST_MODE
 
+inline float __int2float_rz(int x) {
+    volatile int a = x;
+    return partialsum_host::rounded<float>(FE_TOWARDZERO, [&] { volatile float r = static_cast<float>(a); return float(r); });
+}
+
 inline uint32_t atomicMin(uint32_t* at, uint32_t x) {
     const uint32_t before = *at;
     *at = before < x ? before : x;

@@ -8,10 +8,16 @@
 
 namespace {
 
+struct Symbol {
+    const char* name;
+    void* function;
+};
+
 using HostKernel = void (*)(const unsigned* grid, unsigned threads, void** arguments);
 
 int fail_with = 0;
 uint64_t launches = 0;
+thread_local void* context = nullptr;
 
 }  // namespace
 
@@ -25,6 +31,28 @@ int cuInit(unsigned) { return 0; }
 
 int cuDriverGetVersion(int* version) {
     *version = 13000;
+    return 0;
+}
+
+// A thread has no context at first, as in CUDA.
+int cuCtxGetCurrent(void** current) {
+    *current = context;
+    return 0;
+}
+
+int cuDeviceGet(int* device, int ordinal) {
+    *device = ordinal;
+    return 0;
+}
+
+int cuDevicePrimaryCtxRetain(void** primary, int) {
+    static int only;
+    *primary = &only;
+    return 0;
+}
+
+int cuCtxSetCurrent(void* to) {
+    context = to;
     return 0;
 }
 
@@ -53,19 +81,29 @@ int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned gr
                        block_x * block_y * block_z <= 1024 && block_y == 1 && block_z == 1 && shared_bytes == 0 &&
                        grid_x < 0x80000000u && arguments != nullptr && extra == nullptr;
     if (!valid) return 1;
+    if (context == nullptr) return 201;
     const unsigned grid[] = {grid_x, grid_y, grid_z};
     reinterpret_cast<HostKernel>(function)(grid, block_x, arguments);
     return 0;
 }
 
 int cuGetProcAddress_v2(const char* symbol, void** address, int, uint64_t, int* status) {
+    const Symbol known[] = {
+        {"cuInit", reinterpret_cast<void*>(cuInit)},
+        {"cuDriverGetVersion", reinterpret_cast<void*>(cuDriverGetVersion)},
+        {"cuGetExportTable", reinterpret_cast<void*>(cuGetExportTable)},
+        {"cuCtxGetCurrent", reinterpret_cast<void*>(cuCtxGetCurrent)},
+        {"cuCtxSetCurrent", reinterpret_cast<void*>(cuCtxSetCurrent)},
+        {"cuDeviceGet", reinterpret_cast<void*>(cuDeviceGet)},
+        {"cuDevicePrimaryCtxRetain", reinterpret_cast<void*>(cuDevicePrimaryCtxRetain)},
+        {"cuModuleLoadData", reinterpret_cast<void*>(cuModuleLoadData)},
+        {"cuModuleGetFunction", reinterpret_cast<void*>(cuModuleGetFunction)},
+        {"cuLaunchKernel", reinterpret_cast<void*>(cuLaunchKernel)},
+    };
     *address = nullptr;
-    if (std::strcmp(symbol, "cuLaunchKernel") == 0) *address = reinterpret_cast<void*>(cuLaunchKernel);
-    if (std::strcmp(symbol, "cuModuleLoadData") == 0) *address = reinterpret_cast<void*>(cuModuleLoadData);
-    if (std::strcmp(symbol, "cuModuleGetFunction") == 0) *address = reinterpret_cast<void*>(cuModuleGetFunction);
-    if (std::strcmp(symbol, "cuDriverGetVersion") == 0) *address = reinterpret_cast<void*>(cuDriverGetVersion);
-    if (std::strcmp(symbol, "cuInit") == 0) *address = reinterpret_cast<void*>(cuInit);
-    if (std::strcmp(symbol, "cuGetExportTable") == 0) *address = reinterpret_cast<void*>(cuGetExportTable);
+    for (const Symbol& entry : known) {
+        if (std::strcmp(symbol, entry.name) == 0) *address = entry.function;
+    }
     if (status != nullptr) *status = *address != nullptr ? 0 : 1;
     return *address != nullptr ? 0 : 500;
 }

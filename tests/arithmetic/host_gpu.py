@@ -147,7 +147,7 @@ def host_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
     cuda.load.cache_clear()
     monkeypatch.setattr(cuda_device, "properties", lambda device: cuda_device.Properties(UNITS, "host"))
     monkeypatch.setattr(cuda_device, "stream", lambda device: STREAM)
-    monkeypatch.setattr(cuda_device, "active", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(cuda_device, "_selected", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(cuda_device, "is_capturing", lambda: False)
     monkeypatch.setattr(cuda_device, "on_gpu", lambda *tensors: True)
     monkeypatch.setattr(cuda_device, "load", watch.load)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -166,6 +168,13 @@ def test_what_is_launched(gpu: Gpu) -> None:
     gpu.launched.clear()
     gemm(gpu, a[:0], b, "e6m9")
     assert gpu.launched == []
+
+
+def test_threads_that_torch_gave_no_context(gpu: Gpu) -> None:
+    a, b = operands(np.random.default_rng(1), 5, 4, 6)
+    with ThreadPoolExecutor(1) as pool:
+        there = pool.submit(gemm, gpu, a, b, "e6m9").result()
+    assert_same_bits(there, ps.gemm(a, b, "e6m9"))
 
 
 def test_a_seed_compiles_nothing_anew() -> None:

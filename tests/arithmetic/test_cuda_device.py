@@ -15,7 +15,7 @@ import partialsum as ps
 import tools
 from arithmetic.host_gpu import Gpu, host_driver
 from partialsum.accumulators import Rounding
-from partialsum.arithmetic import cuda_compiler, cuda_device, cuda_kernels, cuda_quantize
+from partialsum.arithmetic import cuda_compiler, cuda_device, cuda_kernels, cuda_quantize, cuda_units
 
 
 def ones(gpu: Gpu) -> torch.Tensor:
@@ -129,6 +129,15 @@ def sources() -> dict[str, cuda_kernels.Source]:
         cuda_kernels.program(ps.parse_accumulator("fp32"), cuda_kernels.LARGE, patches=False),
     ):
         found |= {f"{s.names[0]} {s.text.count('true')}": s for s in made.sources}
+    h100, mi300 = ps.parse_accumulator("h100-fp8"), ps.parse_accumulator("mi300-fp8")
+    for acc, sizes in (
+        (h100, (4096, 4096, 1)),
+        (mi300, (64, 64, 1)),
+        (ps.parse_accumulator("int64,saturate"), (9, 9, 1)),
+    ):
+        made = cuda_units.summation(acc, (None, None), sizes, 132, patches=acc is h100).program
+        found |= {f"{s.names[0]} {acc}": s for s in made.sources}
+    found["scaled"] = cuda_units._scaled_program(cuda_units.MEDIUM).kernels[0].source
     found["quantize"] = cuda_quantize._elements(Rounding.NEAREST_EVEN, wide=False, in_float32=True)
     found["quantize double"] = cuda_quantize._elements(Rounding.STOCHASTIC, wide=True, in_float32=False)
     found["blocks"] = cuda_quantize._blocks(Rounding.STOCHASTIC)

@@ -29,14 +29,22 @@ struct ElementWords {
     }
 };
 
-// Both sides are computed: a plain ?: can keep compilers from vectorising.
+// Both sides are computed: a plain ?: can keep compilers for CPUs from vectorising. A GPU selects in one instruction.
 PARTIALSUM_BOTH int32_t select(bool condition, int32_t yes, int32_t no) {
+#ifdef __CUDACC__
+    return condition ? yes : no;
+#else
     const int32_t mask = -static_cast<int32_t>(condition);
     return (yes & mask) | (no & ~mask);
+#endif
 }
 
 PARTIALSUM_BOTH float where(bool condition, float value) {
+#ifdef __CUDACC__
+    return condition ? value : 0.0f;
+#else
     return same_bits<float>(same_bits<int32_t>(value) & -static_cast<int32_t>(condition));
+#endif
 }
 
 // Whether a directed rounding moves an inexact magnitude up.

@@ -15,25 +15,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from partialsum.accumulators import Accumulator, AnyAccumulator
-from partialsum.arithmetic import cuda_device, cuda_kernels, native
+from partialsum.accumulators import AlignedAccumulator, AnyAccumulator
+from partialsum.arithmetic import cuda_device, native
 from partialsum.arithmetic.cuda_compiler import compile_kernels
-from partialsum.arithmetic.cuda_kernels import Program, Source
+from partialsum.arithmetic.cuda_device import pointer, record
+from partialsum.arithmetic.cuda_kernels import Source
+from partialsum.arithmetic.cuda_units import Formats, Summation, scaled_summation, summation
 from partialsum.errors import InputError
-from partialsum.formats import Format
 
 _BATCH_DIMENSIONS = 4
 _LARGEST_SIZE = 2**31 - 1
 _BOUNDS_BYTES = 16
 _CENSUS_THREADS, _CENSUS_BLOCKS_PER_UNIT = 256, 8
 
-Formats = tuple[Format | None, Format | None]
 
-
-def gemm_cuda(a: Tensor, b: Tensor, acc: AnyAccumulator, formats: Formats, c: Tensor | None) -> Tensor:
+def gemm_cuda(
+    a: Tensor,
+    b: Tensor,
+    acc: AnyAccumulator,
+    formats: Formats,
+    c: Tensor | None,
+    scales: tuple[Tensor, ...] | None = None,
+) -> Tensor:
     """Return ``c + a @ b`` of CUDA tensors on one device, leading dimensions broadcast, without waiting for it.
 
-    ``formats`` are those that the operands are in already (None: any float32).
+    ``formats`` are those that the operands are in already (None: any float32); of block-scaled operands, which are
+    elements alone, ``scales`` holds the blocks' scales of either and those of the two tensors.
     """
     batch: tuple[int, ...] = tuple(torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]))  # type: ignore[no-untyped-call]
     m, n, k = a.shape[-2], b.shape[-1], a.shape[-1]
@@ -42,18 +49,18 @@ def gemm_cuda(a: Tensor, b: Tensor, acc: AnyAccumulator, formats: Formats, c: Te
         return d
     if len(batch) > _BATCH_DIMENSIONS:
         raise InputError(f"CUDA tensors may have at most {_BATCH_DIMENSIONS} batch dimensions, got {len(batch)}")
-    launch = Launch(acc, formats, d.device, (m, n, k), math.prod(batch), patches=False)
+    sizes, multiprocessors = (m, n, math.prod(batch)), cuda_device.properties(d.device).units
+    if scales is None:
+        what = summation(acc, formats, sizes, multiprocessors, patches=False)
+    else:
+        assert isinstance(acc, AlignedAccumulator)
+        what = scaled_summation(acc, formats, scales, sizes, multiprocessors)
+    launch = Launch(what, d.device, (m, n, k), sizes[2])
     start = None if c is None else c.expand(d.shape)
-    choice = launch.choose(a, b, start)
-    record = native.load().device_gemm(
-        _described(a),
-        _described(b),
-        None if start is None else _described(start),
-        _described(d),
-        rule=launch.rule,
-        choice=choice,
-    )
-    launch.run(record)
+    described = [None if x is None else _described(x) for x in (a, b, start, d)]
+    with cuda_device.active(d.device):
+        choice = launch.choose(a, b, start)
+        launch.run(native.load().device_gemm(*described, rule=launch.what.rule, choice=choice))
     return d
 
 
@@ -66,18 +73,23 @@ def convolve_cuda(
         return d
     missing = 5 - a.dim()
     tensors = [x.reshape(*x.shape[:2], *(1,) * missing, *x.shape[2:]) if missing else x for x in (a, b, d)]
-    launch = Launch(acc, formats, d.device, _sizes(pass_, a, b, d, geometry), geometry.groups, patches=True)
+    m, n, k = _sizes(pass_, a, b, d, geometry)
+    multiprocessors = cuda_device.properties(d.device).units
+    what = summation(acc, formats, (m, n, geometry.groups), multiprocessors, patches=True)
+    launch = Launch(what, d.device, (m, n, k), geometry.groups)
     plan = getattr(native.load(), f"device_convolution_{pass_}")
-    record = plan(
-        *(_described(x) for x in tensors),
-        stride=(1,) * missing + geometry.stride,
-        padding=(0,) * missing + geometry.padding,
-        dilation=(1,) * missing + geometry.dilation,
-        groups=geometry.groups,
-        rule=launch.rule,
-        choice=launch.choose(a, b, None),
-    )
-    launch.run(record)
+    with cuda_device.active(d.device):
+        choice = launch.choose(a, b, None)
+        problem = plan(
+            *(_described(x) for x in tensors),
+            stride=(1,) * missing + geometry.stride,
+            padding=(0,) * missing + geometry.padding,
+            dilation=(1,) * missing + geometry.dilation,
+            groups=geometry.groups,
+            rule=launch.what.rule,
+            choice=choice,
+        )
+        launch.run(problem)
     return d
 
 
@@ -93,28 +105,16 @@ def _sizes(pass_: str, a: Tensor, b: Tensor, d: Tensor, geometry: Any) -> tuple[
 class Launch:
     """The kernels of one call on one device's current stream."""
 
-    def __init__(
-        self,
-        acc: AnyAccumulator,
-        formats: Formats,
-        device: torch.device,
-        sizes: tuple[int, int, int],
-        batch: int,
-        *,
-        patches: bool,
-    ) -> None:
-        self.acc, self.device, self.batch = _floating(acc), device, batch
+    def __init__(self, what: Summation, device: torch.device, sizes: tuple[int, int, int], batch: int) -> None:
+        self.what, self.program, self.device, self.batch = what, what.program, device, batch
         self.m, self.n, self.k = sizes
-        found = cuda_device.properties(device)
-        shape = cuda_kernels.shape_for(self.m, self.n, batch, found.units, patches=patches)
-        if max(*sizes, shape.blocks(self.m, self.n, batch)) > _LARGEST_SIZE:
+        largest = max(kernel.shape.blocks(self.m, self.n, batch) for kernel in self.program.kernels)
+        if max(*sizes, largest) > _LARGEST_SIZE:
             raise InputError(f"sizes of CUDA tensors must lie below 2**31, got m, n, k = {sizes} times {batch}")
-        self.program = cuda_kernels.program(self.acc, shape, patches=patches)
         self.functions = load(self.program.sources, device)
         self.stream = cuda_device.stream(device)
-        self.rule = native.rule(self.acc)
         self.scratch: Tensor | None = None  # alive until the launches that use it are in the stream
-        self.census_blocks = found.units * _CENSUS_BLOCKS_PER_UNIT
+        self.census_blocks = cuda_device.properties(device).units * _CENSUS_BLOCKS_PER_UNIT
 
     def choose(self, *operands: Tensor | None) -> int:
         """Launch the census of the operands and the decision; returns where on the device the answer will be."""
@@ -130,27 +130,19 @@ class Launch:
         census = record(lib.device_census([None if x is None else _described(x) for x in operands]))
         self._launch("census", (blocks, count, 1), _CENSUS_THREADS, census, pointer(bounds))
         facts = record(lib.device_facts(bounds, self.k, operands[-1] is not None, native.forbidden_kernels()))
-        self._launch(
-            "choose",
-            (1, 1, 1),
-            1,
-            choices(self.program),
-            facts,
-            record(lib.device_rule(self.rule)),
-            pointer(choice),
-        )
+        known = (record(data) for data in self.what.chooser)
+        self._launch(self.program.choose.names[0], (1, 1, 1), 1, facts, *known, pointer(choice))
         return choice
 
     def run(self, problem: bytes) -> None:
         """Launch every kernel of the program; the one that was chosen works."""
-        argument = record(problem)
+        arguments = record(problem), *(record(data) for data in self.what.extras)
         for i, kernel in enumerate(self.program.kernels):
             grid = (kernel.shape.blocks(self.m, self.n, self.batch), 1, 1)
-            self._launch(kernel.entry, grid, kernel.shape.threads, argument, ctypes.c_int32(i))
+            self._launch(kernel.entry, grid, kernel.shape.threads, arguments[0], ctypes.c_int32(i), *arguments[1:])
 
     def _launch(self, name: str, grid: tuple[int, int, int], threads: int, *arguments: Any) -> None:
-        with cuda_device.active(self.device):
-            cuda_device.launch(self.functions[name], grid, threads, self.stream, *arguments)
+        cuda_device.launch(self.functions[name], grid, threads, self.stream, *arguments)
 
 
 @lru_cache(maxsize=512)
@@ -164,28 +156,5 @@ def load(sources: tuple[Source, ...], device: torch.device) -> dict[str, Any]:
     return functions
 
 
-@lru_cache(maxsize=256)
-def choices(program: Program) -> Any:
-    """Return the record of the kernels that a choice is among."""
-    known = native.load().kernels()
-    return record(native.load().device_choices([known.index(kernel.name) for kernel in program.kernels]))
-
-
-def _floating(acc: AnyAccumulator) -> Accumulator:
-    if not isinstance(acc, Accumulator):
-        raise InputError(f"accumulator must be a floating-point Accumulator for CUDA tensors so far, got {acc}")
-    return acc
-
-
 def _described(x: Tensor) -> tuple[int, list[int], list[int]]:
     return x.data_ptr(), list(x.shape), list(x.stride())
-
-
-def record(data: bytes) -> Any:
-    """Return bytes as an argument of a kernel."""
-    return ctypes.create_string_buffer(data, len(data))
-
-
-def pointer(address: int) -> Any:
-    """Return an address on the device as an argument of a kernel."""
-    return ctypes.c_uint64(address)

@@ -6,7 +6,8 @@ Nothing here is touched before the first CUDA tensor arrives. The tests put a dr
 from __future__ import annotations
 
 import ctypes
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -45,8 +46,19 @@ def stream(device: torch.device) -> int:
     return int(torch.cuda.current_stream(device).cuda_stream)
 
 
-def active(device: torch.device) -> AbstractContextManager[Any]:
+@contextmanager
+def active(device: torch.device) -> Iterator[None]:
     """Make a device's context the current one."""
+    with _selected(device):
+        # torch selects device 0 by doing nothing, so a thread new to it (autograd's) may have no context yet.
+        if int(checked(driver().cuCtxGetCurrent(), "asking for a context")) == 0:
+            ordinal = checked(driver().cuDeviceGet(device.index or 0), "finding a device")
+            context = checked(driver().cuDevicePrimaryCtxRetain(ordinal), "taking a context")
+            checked(driver().cuCtxSetCurrent(context), "setting a context")
+        yield
+
+
+def _selected(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device)
 
 
@@ -83,6 +95,16 @@ def launch(function: Any, grid: tuple[int, int, int], threads: int, on: int, *ar
     addresses = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(x) for x in arguments))
     outcome = driver().cuLaunchKernel(function, *grid, threads, 1, 1, 0, on, ctypes.addressof(addresses), 0)
     checked(outcome, "launching a kernel")
+
+
+def record(data: bytes) -> Any:
+    """Return bytes as an argument of a kernel."""
+    return ctypes.create_string_buffer(data, len(data))
+
+
+def pointer(address: int) -> Any:
+    """Return an address on the device as an argument of a kernel."""
+    return ctypes.c_uint64(address)
 
 
 def checked(outcome: tuple[Any, ...], doing: str) -> Any:

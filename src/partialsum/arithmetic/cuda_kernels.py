@@ -136,20 +136,27 @@ def _kernel(acc: Accumulator, name: str, step: str, largest: Shape, patches: boo
 def _largest_shape(name: str) -> Shape:
     if name == "general" or name.startswith("wide"):
         return MEDIUM
-    return SQUARE if name.startswith("odd") or name == "product_guarded" else LARGE
+    return LARGE if name in ("native", "plain", "product") else SQUARE
 
 
-def gemm_source(entry: str, sums: str, shape: Shape, *, patches: bool, header: str) -> Source:
-    """Return the translation unit of a GEMM with sums of a kind, ``Sums`` in ``native/cuda/gemm.cuh``."""
+def gemm_source(
+    entry: str, sums: str, shape: Shape, *, patches: bool, header: str, extra: tuple[str, ...] = ()
+) -> Source:
+    """Return the translation unit of a GEMM with sums of a kind, ``Sums`` in ``native/cuda/gemm.cuh``.
+
+    The kernel takes records of the types ``extra`` behind its index.
+    """
+    parameters = "".join(f", const __grid_constant__ {kind} record_{i}" for i, kind in enumerate(extra))
+    arguments = "".join(f", record_{i}" for i in range(len(extra)))
     # Two blocks of the leanest kernels fit on a unit: one adds while the other waits at its barrier. The others need the
     # registers of one.
     blocks = 2 if shape is LARGE and entry in ("gemm_plain", "gemm_native", "gemm_product") else 1
     return Source(
         (entry,),
-        f"{header}{record_checks('DeviceProblem')}"
+        f"{header}{record_checks('DeviceProblem', *extra)}"
         f'extern "C" __global__ void __launch_bounds__({shape.threads}, {blocks})\n'
-        f"{entry}(const __grid_constant__ DeviceProblem problem, int32_t index) {{\n"
-        f"    run_gemm<{sums}, {shape}, {'true' if patches else 'false'}>(problem, index);\n}}\n",
+        f"{entry}(const __grid_constant__ DeviceProblem problem, int32_t index{parameters}) {{\n"
+        f"    run_gemm<{sums}, {shape}, {'true' if patches else 'false'}>(problem, index{arguments});\n}}\n",
     )
 
 
@@ -193,7 +200,7 @@ def _choose() -> Source:
 
 using namespace partialsum;
 {record_checks("DeviceChoices", "DeviceFacts", "Rule")}\
-extern "C" __global__ void choose(const __grid_constant__ DeviceChoices choices, const __grid_constant__ DeviceFacts facts,
+extern "C" __global__ void choose(const __grid_constant__ DeviceFacts facts, const __grid_constant__ DeviceChoices choices,
                                   const __grid_constant__ Rule rule, int32_t* choice) {{
     *choice = first_exact(choices, rule, facts);
 }}

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from partialsum.accumulators import Rounding
 from partialsum.arithmetic import cuda_device, native, quantize
-from partialsum.arithmetic.cuda import load, pointer, record
+from partialsum.arithmetic.cuda import load
+from partialsum.arithmetic.cuda_device import pointer, record
 from partialsum.arithmetic.cuda_kernels import Source, record_checks
 from partialsum.arithmetic.quantize import Plan
 from partialsum.errors import InputError

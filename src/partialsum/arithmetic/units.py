@@ -36,8 +36,8 @@ def register(acc: AnyAccumulator, formats: tuple[Format | None, Format | None]) 
     if isinstance(acc, Accumulator):
         return {"rule": native.rule(acc)}
     if isinstance(acc, IntegerAccumulator):
-        return {"rule": _no_rule(), "integer": _integer_rule(acc)}
-    return {"rule": _no_rule(), "unit": _unit_rule(acc, min_exponent(formats[0]), min_exponent(formats[1]))}
+        return {"rule": no_rule(), "integer": _integer_rule(acc)}
+    return {"rule": no_rule(), "unit": unit_rule(acc, min_exponent(formats[0]), min_exponent(formats[1]))}
 
 
 def min_exponent(fmt: Format | None) -> int:
@@ -46,7 +46,8 @@ def min_exponent(fmt: Format | None) -> int:
 
 
 @functools.lru_cache(maxsize=1)
-def _no_rule() -> Any:
+def no_rule() -> Any:
+    """Return the native record that stands where no floating-point accumulator sums."""
     return native.rule(Accumulator(FloatFormat(8, 23)))
 
 
@@ -56,7 +57,8 @@ def _integer_rule(acc: IntegerAccumulator) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def _unit_rule(acc: AlignedAccumulator, a_min_exponent: int, b_min_exponent: int) -> Any:
+def unit_rule(acc: AlignedAccumulator, a_min_exponent: int, b_min_exponent: int) -> Any:
+    """Return the native record of a unit, for operands of formats with these smallest exponents."""
     return native.load().UnitRule(
         fraction_bits=acc.fraction_bits,
         group=acc.group,
