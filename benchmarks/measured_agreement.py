@@ -29,7 +29,14 @@ from partialsum.report.expected import expected_snr
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from measure_resnet import train
 
-ACCUMULATORS = ("e8m8", "e8m12", "e8m8,chunk=64", "e8m8,toward_zero", "e8m12,toward_zero", "e8m8,toward_zero,chunk=64")
+ACCUMULATORS = (
+    "e8m8",
+    "e8m12",
+    "e8m8,chunk=64",
+    "e8m8,toward_zero",
+    "e8m12,toward_zero",
+    "e8m8,toward_zero,chunk=64",
+)
 NO_ERROR_DB = 100.0
 """Sums that keep more have hardly an error to be measured."""
 
