@@ -1,6 +1,6 @@
 """What measuring costs: ``ps.measure`` with its defaults against plain passes over the same batches, in one run.
 
-    python benchmarks/measurement.py [--case resnet20 llama] [--batches 16] [--rounds 3] [--threads 2]
+    python benchmarks/measurement.py [--case resnet20 llama] [--batches 16] [--rounds 3] [--threads 2] [--processor]
 
 Forward and backward, float32 torch, no update (goal: at most 3). The first batch looks at every GEMM and the later ones at
 some, so the ratio falls with the number of batches; the one of a single batch is printed beside it.
@@ -46,21 +46,24 @@ def llama() -> tuple[nn.Module, Any, Callable[..., torch.Tensor] | None]:
 CASES = {"resnet20": resnet20, "llama": llama}
 
 
-def plain_seconds(model: nn.Module, batch: Any, loss: Any, batches: int) -> float:
+Clock = Callable[[], float]
+
+
+def plain_seconds(model: nn.Module, batch: Any, loss: Any, batches: int, clock: Clock) -> float:
     """Return the time of plain forward and backward passes."""
-    start = time.perf_counter()
+    start = clock()
     for _ in range(batches):
         value = model(**batch).loss if loss is None else loss(model(batch[0]), batch[1])
         value.backward()
         model.zero_grad()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def measured_seconds(model: nn.Module, batch: Any, loss: Any, batches: int) -> float:
+def measured_seconds(model: nn.Module, batch: Any, loss: Any, batches: int, clock: Clock) -> float:
     """Return the time of a measurement over as many batches."""
-    start = time.perf_counter()
+    start = clock()
     ps.measure(model, [batch] * batches, loss=loss)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def main() -> None:
@@ -70,16 +73,18 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--processor", action="store_true", help="processor time instead of wall time")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    clock = time.process_time if arguments.processor else time.perf_counter
     print(f"{'case':<10} {'batches':>8} {'plain s':>9} {'measured s':>11} {'ratio':>6}")
     for name in arguments.case:
         torch.manual_seed(0)
         model, batch, loss = CASES[name]()
-        plain_seconds(model, batch, loss, 1)
+        plain_seconds(model, batch, loss, 1, clock)
         for batches in (1, arguments.batches):
             pairs = [
-                (plain_seconds(model, batch, loss, batches), measured_seconds(model, batch, loss, batches))
+                tuple(run(model, batch, loss, batches, clock) for run in (plain_seconds, measured_seconds))
                 for _ in range(arguments.rounds)
             ]
             ratio = statistics.median(measured / plain for plain, measured in pairs)
