@@ -245,9 +245,9 @@ def table(fits: Mapping[str, Mapping[str, float]]) -> str:
 
 def fill(page: str, fits: Mapping[str, Mapping[str, float]]) -> str:
     """Return a page in Markdown with the table between its marks replaced."""
-    begin, end = "<!-- one curve -->\n", "\n<!-- end -->"
+    begin, end = "<!-- one curve -->\n", "<!-- end -->"
     before, _, rest = page.partition(begin)
-    return f"{before}{begin}{table(fits)}{end}{rest.partition(end)[2]}"
+    return f"{before}{begin}{table(fits)}\n{end}{rest.partition(end)[2]}"
 
 
 def draw(found: list[dict[str, Any]], fits: Mapping[str, Mapping[str, float]]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import threading
@@ -113,6 +114,39 @@ def kill_when_at_work(pids: Any, folder: Path, killed: list[int]) -> None:
             killed.append(known[0])
             return
         time.sleep(0.005)
+
+
+def give_work(note: Any) -> None:
+    """Give a pool of one work without end, and tell its worker's process id."""
+    with local_pool(1, 1) as pool:
+        note.send(pool.submit(os.getpid).result())
+        pool.submit(time.sleep, 10 * PATIENCE_S)
+        time.sleep(10 * PATIENCE_S)
+
+
+def test_workers_end_with_a_sweep_that_is_killed() -> None:
+    """Else they would go on alone, and keep the folders of their runs from the sweep's next start."""
+    spawn = multiprocessing.get_context("spawn")
+    mine, theirs = spawn.Pipe()
+    sweep = spawn.Process(target=give_work, args=(theirs,))
+    sweep.start()
+    assert mine.poll(PATIENCE_S)
+    worker = mine.recv()
+    os.kill(worker, 0)
+    sweep.kill()
+    sweep.join()
+    until = time.monotonic() + PATIENCE_S
+    while at_work(worker) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not at_work(worker)
+
+
+def at_work(pid: int) -> bool:
+    """Whether a process is there and no zombie that nobody has asked about yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_pool_that_loses_a_worker_loses_nothing(tmp_path: Path, undisturbed: dict[str, str]) -> None:

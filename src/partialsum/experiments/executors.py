@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from typing import cast
 
 from partialsum.errors import InputError
@@ -22,11 +24,28 @@ def pin_threads(threads: int) -> None:
         os.environ[variable] = str(threads)
 
 
+def start_worker(threads: int) -> None:
+    """Pin a worker's threads, and end it when the process that gives it work dies, however that dies.
+
+    A worker that outlives it would go on with its run, keep that folder from the sweep's next start, and then wait
+    forever. Ending it loses nothing: runs continue from their checkpoints.
+    """
+    pin_threads(threads)
+    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
 @contextmanager
 def local_pool(jobs: int, threads: int) -> Iterator[Executor]:
     """Run in ``jobs`` processes of ``threads`` threads each."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=pin_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=start_worker, initargs=(threads,)) as pool:
         try:
             yield pool
         except BaseException:
