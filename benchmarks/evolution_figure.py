@@ -96,7 +96,7 @@ def scatter(axes: Any) -> None:
         y = np.array([float(row["snr_db_predicted"]) for row in some]) - x
         error = np.array([float(row["snr_db_high"]) - float(row["snr_db_low"]) for row in some]) / 2
         axes.errorbar(x, y, error, fmt="o", color=colour, markersize=2, linewidth=0.5, alpha=0.7)
-    axes.set_ylim(-2, 1)
+    axes.set_ylim(-1, 1)
     axes.set_xlabel("simulated SNR, dB")
     axes.set_title(f"Predicted − simulated SNR, dB ({len(rows)} points)", fontsize=9, loc="left", color=INK)
     axes.annotate(

@@ -212,10 +212,10 @@ def test_integer_operands_have_their_registers() -> None:
     [("mxfp8_e4m3", "b200-fp8", 7), ("mxfp4", "e8m7", 3), ("nvfp4", "e6m9", 3), ("nvfp4", "b200-fp4", 3)],
 )
 def test_block_formats(inputs: str, unit: str, bits: int) -> None:
-    small = Workload("small", tuple(linear("fc", 64, 256, 64)[:1]))
+    small = Workload("small", tuple(linear("fc", 64, 4096, 64)[:1]))
     report = ps.analyze(small, inputs=inputs, accumulator=unit)
     assert report.rows[0].product_man_bits == bits
-    assert report.rows[0].units[0].snr_db == pytest.approx(ps.predict(256, unit, inputs).snr_db)
+    assert report.rows[0].units[0].snr_db == pytest.approx(ps.predict(4096, unit, inputs).snr_db)
     sentence = (
         f"{inputs}: a product is (element · scale) · (element · scale), so the scales of the blocks enter before"
     )

@@ -23,8 +23,8 @@ def keep(sums: Iterable[FormulaWidths], law: ProductLaw, criterion: Criterion) -
     """Return the widths that keep what the criterion asks of each sum of products that follow ``law``."""
     kinds = sorted(set(sums))
     lengths = [kind.k for kind in kinds]
+    chunked = _Way(law, criterion, criterion.chunk, lengths)  # first: plain sums carry on where chunks end
     plain = _Way(law, criterion, None, lengths)
-    chunked = _Way(law, criterion, criterion.chunk, lengths)
     return {
         kind: Kept(
             plain.widths[kind.k],

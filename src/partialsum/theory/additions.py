@@ -7,6 +7,7 @@ quadratic function of the sum, and to its product with the error, is kept exactl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ Index = NDArray[np.int64]
 
 _TAIL_STEPS = 8
 """Bins per octave among the large products."""
-_BLOCK = 16384
+_BLOCK = 32768
 """Additions worked on at once, so that their moments stay in the processor's cache."""
 
 
@@ -32,6 +33,25 @@ class BinnedLaw:
     centre: Array
     offset: Array
     """Each product's distance from its bin's centre."""
+
+    @cached_property
+    def powers(self) -> Array:
+        """Weights times offsets to the power of 0, 1 and 2 [3, products]."""
+        return self.law.weights * np.stack([np.ones_like(self.offset), self.offset, self.offset**2])
+
+    @cached_property
+    def masses(self) -> Array:
+        """Sums of :attr:`powers` over each bin [3, bins]."""
+        return self.sums(self.powers)
+
+    @cached_property
+    def brought(self) -> Array:
+        """Sums of :attr:`powers` times the errors that products bring along [3, bins]."""
+        return self.sums(self.powers * self.law.error)
+
+    def sums(self, x: Array) -> Array:
+        """Sum ``x`` [..., products] over the products of each bin."""
+        return np.asarray(np.add.reduceat(x, self.starts, axis=-1))
 
 
 @dataclass(frozen=True)
@@ -52,10 +72,11 @@ class Additions:
         """Probability not to overflow."""
         return np.asarray(self.moves[0].sum(1))
 
-    def row(self, i: int) -> Additions:
-        """Return the additions from one origin."""
-        (m0, m1, m2), (d0, d1, d2), row = self.moves, self.drifts, slice(i, i + 1)
-        return Additions((m0[row], m1[row], m2[row]), (d0[row], d1[row], d2[row]), self.error[row], self.power[row])
+    def rows(self, first: int, last: int) -> Additions:
+        """Return the additions from the origins ``first`` up to ``last``."""
+        (m0, m1, m2), (d0, d1, d2), part = self.moves, self.drifts, slice(first, last)
+        moves, drifts = (m0[part], m1[part], m2[part]), (d0[part], d1[part], d2[part])
+        return Additions(moves, drifts, self.error[part], self.power[part])
 
     def only(self, bins: NDArray[np.bool_]) -> Additions:
         """Return the moves and drifts of some bins only; error and power stay those of all."""
@@ -105,10 +126,11 @@ def additions(
     ``held`` is what is left of the numbers when the products arrive, where the adder cuts them first.
     """
     rows = max(1, _BLOCK // bins.law.values.size)
+    left = numbers if held is None else held
+    magnitudes = np.abs(np.concatenate([left.ravel(), bins.law.values]))
+    normal = rounder.in_normal_range(float(magnitudes[magnitudes > 0].min(initial=np.inf)), float(magnitudes.max()))
     blocks = [
-        _block(
-            numbers[i : i + rows], shares[i : i + rows], rounder, bins, None if held is None else held[i : i + rows]
-        )
+        _block(numbers[i : i + rows], left[i : i + rows], shares[i : i + rows], rounder, bins, normal=normal)
         for i in range(0, max(len(numbers), 1), rows)
     ]
     return blocks[0] if len(blocks) == 1 else _stacked(blocks)
@@ -123,23 +145,27 @@ def _stacked(blocks: list[Additions]) -> Additions:
     return Additions((moves[0], moves[1], moves[2]), (drifts[0], drifts[1], drifts[2]), error, power)
 
 
-def _block(numbers: Array, shares: Array, rounder: Rounder, bins: BinnedLaw, held: Array | None) -> Additions:
+def _block(
+    numbers: Array, left: Array, shares: Array, rounder: Rounder, bins: BinnedLaw, *, normal: bool
+) -> Additions:
+    """Work on a block; passes over its [rows, products] arrays are what an evolution spends its time on."""
     law, shape = bins.law, (numbers.shape[0], bins.law.values.size)
     total = np.ascontiguousarray(shares.sum(1))
-    kept = np.repeat(total[:, None], shape[1], axis=1)
-    first, second, third = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    for s, (x, share) in enumerate(zip(numbers.T, shares.T, strict=True)):
+    first, second, third, kept = np.zeros(shape), np.zeros(shape), np.zeros(shape), None
+    for x, start, share in zip(numbers.T, left.T, shares.T, strict=True):
         if not share.any():
             continue
-        z = (x if held is None else held[:, s])[:, None] + law.values
-        for y, probability in rounder.outcomes(z):
-            delta = y - z
+        z = start[:, None] + law.values
+        for y, probability in rounder.outcomes(z, normal=normal):
+            overflowed = np.isinf(y) if not (normal or rounder.saturates) else None
+            delta = np.subtract(y, z, out=y)
             part = share[:, None] * probability
-            if not rounder.saturates and (overflowed := np.isinf(y)).any():
+            if overflowed is not None and overflowed.any():
                 delta[overflowed] = 0.0
+                kept = np.repeat(total[:, None], shape[1], axis=1) if kept is None else kept
                 kept -= part * overflowed
-            if held is not None:
-                delta += (held[:, s] - x)[:, None]
+            if left is not numbers:
+                delta += (start - x)[:, None]
             part = part * delta
             first += part
             part *= delta
@@ -149,23 +175,37 @@ def _block(numbers: Array, shares: Array, rounder: Rounder, bins: BinnedLaw, hel
     return _gathered(bins, total, kept, first, second, third)
 
 
-def _gathered(bins: BinnedLaw, total: Array, kept: Array, first: Array, second: Array, third: Array) -> Additions:
-    law, p, starts = bins.law, bins.offset, bins.starts
-    for moment in (kept, first, second, third):
-        np.multiply(moment, law.weights, out=moment)
-    m1 = kept * p + first
-    m2 = (m1 + first) * p + second
-    d1 = first * p + second
-    d2 = (d1 + second) * p + third
-    error, power = first.sum(1), second.sum(1) + total * law.error_power
-    drifts = [first, d1, d2]
-    if law.error.any():
-        error = error + kept @ law.error
-        power = power + 2 * first @ law.error
-        drifts = [d + law.error * m for d, m in zip(drifts, (kept, m1, m2), strict=True)]
-    moves = [np.add.reduceat(m, starts, axis=1) for m in (kept, m1, m2)]
-    carried = [np.add.reduceat(d, starts, axis=1) for d in drifts]
-    return Additions((moves[0], moves[1], moves[2]), (carried[0], carried[1], carried[2]), error, power)
+def _gathered(
+    bins: BinnedLaw, total: Array, kept: Array | None, first: Array, second: Array, third: Array
+) -> Additions:
+    """Sum the errors' moments over bins; ``kept`` is ``total`` for all products unless some overflow. Spoils its input."""
+    law = bins.law
+    erring = bool(law.error.any())
+    if kept is None:
+        mass, brought = (total[:, None] * part[:, None] for part in (bins.masses, bins.brought))
+    else:
+        mass, brought = (
+            np.stack([bins.sums(kept * part) for part in bins.powers * factor]) for factor in (1.0, law.error)
+        )
+    first *= law.weights
+    second *= law.weights
+    third *= law.weights
+    plain = bins.sums(second)
+    if erring:
+        third += law.error * second
+        second += law.error * first
+    error, power = first.sum(1) + brought[0].sum(1), plain.sum(1) + total * law.error_power
+    if erring:
+        power += 2 * first @ law.error
+    a0, c0, f0 = bins.sums(first), bins.sums(second), bins.sums(third)
+    first *= bins.offset
+    second *= bins.offset
+    a1, c1 = bins.sums(first), bins.sums(second)
+    first *= bins.offset
+    a2 = bins.sums(first)
+    moves = mass[0], mass[1] + a0, mass[2] + 2 * a1 + plain
+    drifts = a0 + brought[0], a1 + brought[1] + c0, a2 + brought[2] + 2 * c1 + f0
+    return Additions(moves, drifts, error, power)
 
 
 def mixed(parts: list[Additions], weights: Array) -> Additions:

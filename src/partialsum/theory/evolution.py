@@ -15,7 +15,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from scipy.interpolate import PchipInterpolator
 from scipy.linalg import lapack
 
@@ -25,7 +24,7 @@ from partialsum.theory.nodes import Nodes, make_nodes
 from partialsum.theory.placing import transferred
 from partialsum.theory.products import ProductLaw
 from partialsum.theory.standins import reach
-from partialsum.theory.transitions import Addend, Case, Transitions, build_transitions
+from partialsum.theory.transitions import Addend, Case, Transitions, banded_matrix, build_transitions
 
 Array = NDArray[np.float64]
 
@@ -235,16 +234,16 @@ class Chain:
 
     def _explicit(self) -> tuple[Array, Array, float]:
         rho, m = self._rho, self._m
-        drift, error, power = self._errors_over(1)
+        weights, error, power = self._errors_over(1)
         noise = self._noise + float(power @ rho + 2 * error @ m)
-        return self._move @ rho, self._move_odd @ m + drift @ rho, noise
+        drift = self._step.drift @ (weights * rho).ravel()
+        return self._move @ rho, self._move_odd @ m + drift, noise
 
-    def _errors_over(self, count: int) -> tuple[sparse.csr_array, Array, Array]:
-        """Return drift matrix, error and power amid the next ``count`` additions; they change slowly with n."""
+    def _errors_over(self, count: int) -> tuple[Array, Array, Array]:
+        """Return low bits' weights, error and power amid the next ``count`` additions; they change slowly with n."""
         n = 2.0 ** (round(4 * math.log2(self.n + (count - 1) / 2)) / 4) if self.n else 0.0
         if n != self._errors_at:
-            drift, error, power = self._step.errors_after(n)
-            self._errors = _sparse(drift, self._step.band), error, power
+            self._errors = self._step.errors_after(n)
             self._errors_at = n
         return self._errors
 
@@ -254,9 +253,10 @@ class Chain:
             self._factors[count] = self._factorise(count)
         even, odd, pole, residue = self._factors[count]
         band = self._step.band
-        drift, error, power = self._errors_over(count)
+        weights, error, power = self._errors_over(count)
         rho, _ = lapack.zgbtrs(even[0], band, band, self._rho.astype(complex), even[1])
-        m, _ = lapack.zgbtrs(odd[0], band, band, self._m + drift @ rho / pole, odd[1])
+        drift = self._step.drift @ (weights * rho).ravel()
+        m, _ = lapack.zgbtrs(odd[0], band, band, self._m + drift / pole, odd[1])
         noise = self._noise + (power @ rho + 2 * error @ m) / pole
         return 2 * (residue * rho).real, 2 * (residue * m).real, 2 * float((residue * noise).real)
 
@@ -308,11 +308,6 @@ class Chain:
         self._step = build_transitions(self.adder, nodes, max(2.0 * self.n, 1.0), with_zero=zero is not None)
         self._grid_spread, self._errors_at = self._spread, -1.0
         self._factors = {}
-        self._move = _sparse(self._step.move, self._step.band)
-        self._move_odd = _sparse(self._step.move_odd, self._step.band) if self._mirrored else self._move
+        self._move = banded_matrix(self._step.move, self._step.band)
+        self._move_odd = banded_matrix(self._step.move_odd, self._step.band) if self._mirrored else self._move
         self._may_widen = bool(nodes.x[-1] < largest or (not self._mirrored and nodes.x[0] > -largest))
-
-
-def _sparse(banded: Array, band: int) -> sparse.csr_array:
-    size = banded.shape[1]
-    return sparse.dia_array((banded, np.arange(band, -band - 1, -1)), shape=(size, size)).tocsr()

@@ -7,6 +7,7 @@ definition.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ _CARRIER_MAN_BITS = 23
 
 
 _EXPONENT_BITS = np.int64(0x7FF0_0000_0000_0000)
+_DOUBLE_MAN_BITS = 52
 
 
 def quantum_of(fmt: FloatFormat, x: Array) -> Array:
@@ -56,11 +58,30 @@ class Rounder:
         """Distance between neighbours of the grid in the binade of each ``x`` (zero lies in the lowest one)."""
         return quantum_of(self.format, x)
 
-    def outcomes(self, z: Array) -> list[Outcome]:
+    def in_normal_range(self, least: float, most: float) -> bool:
+        """Return whether sums of two numbers of magnitudes ``least`` to ``most`` are zero or far inside the range.
+
+        The sum of two float64 is zero or at least an ulp of the smaller one.
+        """
+        floor = math.ldexp(1.0, self.format.min_exponent + _DOUBLE_MAN_BITS + 1)
+        return least >= floor and 4 * most <= self.format.max
+
+    def outcomes(self, z: Array, *, normal: bool = False) -> list[Outcome]:
         """Round exact values; returns one outcome, or under stochastic rounding the two neighbours.
 
-        An overflow under the ``infinity`` policy is ±inf whether or not the format has a code for it.
+        An overflow under the ``infinity`` policy is ±inf whether or not the format has a code for it. ``normal``
+        promises that there is none, nor a subnormal (:meth:`in_normal_range`), which saves time.
         """
+        if normal and self.format.man_bits > 0:
+            if self.rounding is Rounding.TOWARD_ZERO:
+                kept = np.int64(-1 << (_DOUBLE_MAN_BITS - self.format.man_bits))
+                return [((z.view(np.int64) & kept).view(np.float64), 1.0)]
+            if self.rounding is Rounding.NEAREST_EVEN:
+                magic = (z.view(np.int64) & _EXPONENT_BITS).view(np.float64)
+                magic *= 1.5 * 2.0 ** (_DOUBLE_MAN_BITS - self.format.man_bits)  # its ulp is z's quantum
+                y = z + magic
+                y -= magic
+                return [(y, 1.0)]
         quantum = self.quantum(z)
         steps = z / quantum
         match self.rounding:

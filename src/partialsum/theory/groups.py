@@ -23,6 +23,8 @@ Index = NDArray[np.int64]
 _POINTS_PER_DEVIATION = 16
 _DEVIATIONS = 64
 _LEAST = 1e-12
+_LEAST_MASS = 1e-15
+"""Masses below are what the transforms' rounding leaves where rare cases have nothing."""
 _MOST_RESIDUES = 2.0**14
 _GOLDEN = 0.6180339887498949
 LOW_NUMBERS = 32
@@ -167,7 +169,7 @@ def _inverse(
     size, grain, quantum = grid
     place = np.fft.fftfreq(size, 1 / size)
     weights, error = np.fft.irfft(mass, size), np.fft.irfft(carried, size)
-    keep = weights > 1e-14 * weights.max()
+    keep = weights > min(max(_LEAST_MASS, 1e-14 * weights.max()), 1e-3 * weights.max())
     weights, error, values = weights[keep], error[keep] / weights[keep], place[keep] * grain
     half = low.size // 2
     folded = low[1 : half + 1] + low[: low.size - half - 1 : -1]  # of residues 1 … half, either sign

@@ -6,9 +6,13 @@ evolution per width tried.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 from partialsum.accumulators import Accumulator, Rounding
 from partialsum.formats import FloatFormat
@@ -77,23 +81,23 @@ class _Search:
         """Return by how many bits to widen for the shortest sum that fails."""
         if tried < 0:
             return 1 + max(0, int(self.target / _STEP_DB))
-        missing = self.target - self._snr_db(length, tried)
+        missing = self.target - float(self._snrs_db([length], tried)[0])
         return max(1, round(missing / _STEP_DB))
 
-    def _snr_db(self, length: int, bits: int) -> float:
-        return snr_db_at(length, self.law, bits, self.rounding, self.chunk)
-
     def _count_passing(self, lengths: Sequence[int], bits: int) -> int:
-        """Return how many of the shortest lengths keep the SNR; looks little farther than the first that does not."""
-        low, step = 0, 1  # all before ``low`` pass
-        while low < len(lengths) and self._passes(lengths[min(low + step, len(lengths)) - 1], bits):
-            low = min(low + step, len(lengths))
-            step *= 2
-        high = min(low + step, len(lengths)) - 1  # this one does not, if there is one left
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if self._passes(lengths[middle], bits) else (low, middle)
-        return low
+        """Return how many of the shortest lengths keep the SNR; looks little farther than the first that does not.
 
-    def _passes(self, length: int, bits: int) -> bool:
-        return self._snr_db(length, bits) >= self.target
+        An evolution costs by the octave, and passes all lengths of one on its way.
+        """
+        count = 0
+        while count < len(lengths):
+            octave = bisect_right(lengths, 2 * lengths[count])
+            kept = self._snrs_db(lengths[count:octave], bits) >= self.target
+            if not kept.all():
+                return count + int(np.argmin(kept))
+            count = octave
+        return count
+
+    def _snrs_db(self, lengths: Sequence[int], bits: int) -> NDArray[np.float64]:
+        accumulator = register(bits, self.rounding, self.chunk)
+        return np.asarray(predict(np.array(lengths), accumulator, self.law).snr_db)

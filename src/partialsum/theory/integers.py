@@ -66,7 +66,11 @@ class IntegerRounder(Rounder):
         """Whether −x fares like x: there is one more negative number."""
         return False
 
-    def outcomes(self, z: Array) -> list[Outcome]:
+    def in_normal_range(self, least: float, most: float) -> bool:
+        """Return no: there is no time to save."""
+        return False
+
+    def outcomes(self, z: Array, *, normal: bool = False) -> list[Outcome]:
         """Return the sums that the register holds; lost ones are infinite."""
         inside = np.clip(z, -self.format.max, self.format.max - 1)
         if self.saturates:

@@ -20,8 +20,8 @@ from partialsum.theory.products import ProductLaw
 
 Array = NDArray[np.float64]
 
-LEVELS = 3
-"""Remainders are followed modulo 2, 4 and 8 quanta."""
+LEVELS = 5
+"""Remainders are followed modulo 2, 4, 8, … 2^LEVELS quanta."""
 
 
 STEEP = 8.0
@@ -29,7 +29,7 @@ STEEP = 8.0
 
 
 class LowBits:
-    """The probabilities, node by node, that a sum is an odd multiple of 1, 2, 4 quanta or a multiple of 8.
+    """The probabilities, node by node, that a sum is an odd multiple of 1, 2, 4, … quanta or a multiple of 2^LEVELS.
 
     Farther out than :data:`STEEP` only odd and even are told apart (levels 0 and 1).
     """
@@ -43,32 +43,32 @@ class LowBits:
         quanta = quantum_of(rounder.format, np.ldexp(1.0, binades))
         self._even = np.array([even.get(int(k), 0.5) for k in binades])[place]
         deviation = np.sqrt(law.variance)
-        self._drift = abs(law.mean) / deviation
         extra = law.power / (2 * float(law.weights @ np.abs(law.values)))
         self._levels = []
         for j in range(1, LEVELS + 1):
             mine = np.ones_like(self.steep) if j == 1 else self.steep
             away = (np.ldexp(1.0, exponent + j) - magnitude + extra) / deviation
             rate = np.array([_decay(law, q, j) for q in quanta])[place]
-            self._levels.append((away[mine, None], rate[mine]))
+            self._levels.append((away[mine, None], magnitude[mine, None] / deviation, rate[mine]))
 
     def weights(self, n: float) -> Array:
-        """Return [levels + 1, nodes]: P(odd multiple of 1, 2, 4 quanta), P(multiple of 8), after ``n`` additions."""
+        """Return [LEVELS + 1, nodes]: P(odd multiple of 2^level quanta), P(multiple of 2^LEVELS), after ``n`` additions."""
         clean = np.zeros((LEVELS + 2, self._even.size))
         clean[0] = 1.0
-        for j, (away, rate) in enumerate(self._levels, 1):
+        for j, (away, place, rate) in enumerate(self._levels, 1):
             mine = slice(None) if j == 1 else self.steep
-            kept = _kept(rate, away, self._drift, max(n, 1e-9)).mean(1)
+            kept = _kept(rate, away, place, max(n, 1e-9)).mean(1)
             fresh = self._even[mine] * 2.0 ** (1 - j)
             clean[j, mine] = fresh + (1 - fresh) * kept
         weights = np.maximum(clean[:-1] - clean[1:], 0.0)
         return np.asarray(weights / weights.sum(0))
 
     def levels(self, n: float) -> Array:
-        """Return :meth:`weights` with all four levels told apart everywhere: farther out, even numbers are of any kind."""
+        """Return :meth:`weights` with all levels told apart everywhere: farther out, even numbers are of any kind."""
         weights = self.weights(n)
         even = weights[1].copy()
-        for level, share in ((1, 0.5), (2, 0.25), (3, 0.25)):
+        for level in range(1, LEVELS + 1):
+            share = 0.5 ** min(level, LEVELS - 1)
             weights[level] = np.where(self.steep, weights[level], share * even)
         return weights
 
@@ -81,15 +81,16 @@ def _decay(law: ProductLaw, quantum: float, j: int) -> Array:
     return np.asarray(-np.log(np.clip(character, 1e-6, 1.0)))
 
 
-def _kept(rate: Array, distance: Array, drift: float, n: float) -> Array:
-    """Return E[exp(−rate·min(T, n))], T the first passage of a Brownian path over ``distance`` against ``drift``."""
-    speed = np.sqrt(drift**2 + 2 * rate)
+def _kept(rate: Array, distance: Array, place: Array, n: float) -> Array:
+    """Return E[exp(−rate·min(T, n))], T ago being when a Brownian path was last ``distance`` farther out than ``place``.
+
+    The path came from zero in ``n`` steps, whatever its drift: a bridge, which crosses with probability
+    exp(−2·distance·(place + distance)/n). When it did is taken from the free path's first passage, in closed form.
+    """
     root = np.sqrt(2 * n)
-
-    def passed(speed: Array) -> Array:
-        near = np.exp(-distance * (speed + drift)) * erfc((distance - speed * n) / root)
-        exponent = np.minimum(distance * (speed - drift), 700.0)
-        return np.asarray((near + np.exp(exponent) * erfc((distance + speed * n) / root)) / 2)
-
-    still = 1 - passed(np.full_like(rate, drift))
-    return np.asarray(passed(speed) + np.exp(-rate * n) * np.clip(still, 0.0, 1.0))
+    speed = np.sqrt(2 * rate)
+    near = np.exp(-distance * speed) * erfc((distance - speed * n) / root)
+    passed = (near + np.exp(np.minimum(distance * speed, 700.0)) * erfc((distance + speed * n) / root)) / 2
+    crossed = np.exp(-2 * distance * (place + distance) / n)
+    free = np.maximum(erfc(distance / root), 1e-300)
+    return np.asarray(passed / free * crossed + np.exp(-rate * n) * (1 - crossed))

@@ -29,8 +29,8 @@ _GOLDEN = 0.6180339887498949
 class StandIns:
     """For each ``node`` [n] the ``number`` [n, s] of the format whose steps are averaged.
 
-    Column s speaks for level ``level[s]`` (odd multiples of 2^level quanta, or the multiples of 8) and has ``share``
-    [n, s] of it; how much each level weighs is :class:`~partialsum.theory.lowbits.LowBits`' to say.
+    Column s speaks for level ``level[s]`` (odd multiples of 2^level quanta, at last the multiples of 2^LEVELS) and has
+    ``share`` [n, s] of it; how much each level weighs is :class:`~partialsum.theory.lowbits.LowBits`' to say.
     """
 
     node: Index
@@ -84,7 +84,7 @@ def even_shares(nodes: Nodes, rounder: Rounder, law: ProductLaw) -> dict[int, fl
 def stand_ins(nodes: Nodes, rounder: Rounder, chosen: Flags, law: ProductLaw) -> Iterator[StandIns]:
     """Yield the chosen nodes in groups that have equally many stand-ins.
 
-    Nodes where a product may lead up by several binades tell four levels of low bits apart, others only odd numbers
+    Nodes where a product may lead up by several binades tell all levels of low bits apart, others only odd numbers
     from even ones. At the end of a binade and at zero there are numbers on either side.
     """
     alone = np.flatnonzero(chosen & nodes.exact)
@@ -110,16 +110,11 @@ def stand_ins(nodes: Nodes, rounder: Rounder, chosen: Flags, law: ProductLaw) ->
 
 
 _ALL = [
-    (0, 1, 0.5),
-    (0, -1, 0.5),
-    (1, 2, 0.5),
-    (1, -2, 0.5),
-    (2, 4, 0.5),
-    (2, -4, 0.5),
+    *((level, side * 2**level, 0.5) for level in range(LEVELS) for side in (1, -1)),
     (LEVELS, 0, 0.5),
-    (LEVELS, 8, 0.5),
+    (LEVELS, 2**LEVELS, 0.5),
 ]
-"""(level, offset in quanta from a multiple of 16, share of the level)."""
+"""(level, offset in quanta from a multiple of 2^(LEVELS + 1), share of the level)."""
 _PARITY = [(0, 1, 0.5), (0, -1, 0.5), (1, 2, 0.5), (1, 0, 0.5)]
 
 
@@ -130,7 +125,9 @@ def _neighbours(
     near = x + place * np.where(place < 0, left, right)
     quantum = quantum_of(rounder.format, near)
     room = np.minimum(left, right) / quantum
-    period = np.clip(2.0 ** np.floor(np.log2(np.maximum(room, 2.0))), 2.0, 16.0 if levels is _ALL else 4.0)
+    period = np.clip(
+        2.0 ** np.floor(np.log2(np.maximum(room, 2.0))), 2.0, 2.0 ** (LEVELS + 1) if levels is _ALL else 4.0
+    )
     offsets = np.array([float(offset) for _, offset, _ in levels])
     wrapped = (offsets + period[:, None] / 2) % period[:, None] - period[:, None] / 2
     base = period * np.rint(np.abs(near) / quantum / period)

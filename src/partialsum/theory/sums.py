@@ -203,8 +203,8 @@ def state_law(state: State, fmt: FloatFormat, name: str, levels: Array) -> Produ
     """Return the law of a chain's sum as a law of products.
 
     A node that stands for the numbers around it becomes some of them: all, or pairs at distances that run through a
-    low-discrepancy sequence, in such shares that odd multiples of 1, 2, 4 quanta and multiples of 8 are as frequent as
-    ``levels`` [4, nodes] says. What that adds to the second moment is taken off beforehand.
+    low-discrepancy sequence, in such shares that odd multiples of 1, 2, 4, … quanta are as frequent as ``levels``
+    [LEVELS + 1, nodes] says. What that adds to the second moment is taken off beforehand.
     """
     x, exact, rho, m = state.nodes.x, state.nodes.exact, state.rho, state.m
     if state.nodes.mirrored:
@@ -232,7 +232,7 @@ def state_law(state: State, fmt: FloatFormat, name: str, levels: Array) -> Produ
 
 def _offsets(numbers: Array, levels: Array) -> tuple[Array, Array]:
     """Return shares and signed offsets [nodes, columns] of the numbers that stand for ``numbers`` about each node."""
-    columns = 4 * LEVELS + 4
+    columns = max(2 * LEVELS + 2, int(_ALL_UP_TO) + 1)
     share, offset = np.zeros((numbers.size, columns)), np.zeros((numbers.size, columns))
     share[:, 0] = 1.0
     for i, g in enumerate(numbers):
@@ -247,27 +247,28 @@ def _offsets(numbers: Array, levels: Array) -> tuple[Array, Array]:
                 w = np.ones_like(a)
         else:
             u = (_GOLDEN * (abs(i - numbers.size // 2) + 1)) % 1.0
-            near, far = _of_level(u * g / 4), _of_level((1.0 + u) * g / 4)
-            a = np.concatenate([near, far, -near, -far])
-            w = np.tile(levels[:, i], 4)
+            side = _of_level(u * g / 2)
+            a = np.concatenate([side, -side])
+            w = np.tile(levels[:, i], 2)
         offset[i, : a.size], share[i, : a.size] = a, w / w.sum()
         share[i, a.size :] = 0.0
     return share, offset
 
 
-_FREQUENCY = np.array([2.0, 4.0, 8.0, 8.0])
+_FREQUENCY = 2.0 ** np.minimum(np.arange(LEVELS + 1) + 1, LEVELS)
 """One over how often a number is of each level where all numbers are equally likely."""
 
 
 def _level(number: Array) -> NDArray[np.int64]:
-    whole = np.abs(number).astype(np.int64)
-    return np.select([whole % 2 == 1, whole % 4 == 2, whole % 8 == 4], [0, 1, 2], LEVELS)
+    """Return how many times each whole number is even, at most ``LEVELS``."""
+    whole = np.abs(number).astype(np.int64) | (1 << LEVELS)
+    return np.asarray(np.frexp((whole & -whole).astype(np.float64))[1] - 1)
 
 
 def _of_level(place: float) -> Array:
-    """Return the numbers nearest to ``place`` that are odd multiples of 1, 2 and 4, and the multiple of 8."""
-    odd = [step * (2 * np.floor(place / (2 * step)) + 1) for step in (1.0, 2.0, 4.0)]
-    return np.array([*odd, 8.0 * np.rint(place / 8.0)])
+    """Return the numbers nearest to ``place`` that are odd multiples of 1, 2, 4, … and the multiple of 2^LEVELS."""
+    odd = [step * (2 * np.floor(place / (2 * step)) + 1) for step in 2.0 ** np.arange(LEVELS)]
+    return np.array([*odd, 2.0**LEVELS * np.rint(place / 2.0**LEVELS)])
 
 
 def _sharpened(mass: Array, x: Array, variance: Array) -> Array:

@@ -8,12 +8,14 @@ interpolation): the first two moments of every step stay exact however coarse th
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from partialsum.accumulators import Rounding
 from partialsum.theory.additions import Additions, BinnedLaw, additions, binned, mixed
@@ -36,9 +38,9 @@ class Transitions:
     """One step among the states: the ``nodes`` and, unless ``zero`` is None, at that place the exact zero of the start.
 
     Matrices are banded: entry [band + j − i, i] belongs to i → j. ``move`` carries laws, ``move_odd`` mean errors
-    (the same unless the nodes are mirrored), ``drift`` makes mean errors out of laws. ``error`` is E[δ | i], ``power``
-    E[δ² | i], ``lost`` the probability to overflow. Drift, error and power have a leading axis for the level of low
-    bits (:mod:`partialsum.theory.lowbits`); ``low_bits`` knows their weights.
+    (the same unless the nodes are mirrored). ``drift`` [states, levels · states] makes mean errors out of laws that
+    are split by the level of their low bits (:mod:`partialsum.theory.lowbits`), whose weights ``low_bits`` knows;
+    ``error`` [levels, states] is E[δ | i], ``power`` E[δ² | i]; ``lost`` is the probability to overflow.
     """
 
     nodes: Nodes
@@ -46,19 +48,18 @@ class Transitions:
     band: int
     move: Array
     move_odd: Array
-    drift: Array
+    drift: sparse.csr_array
     error: Array
     power: Array
     lost: Array
     low_bits: LowBits
 
     def errors_after(self, n: float) -> tuple[Array, Array, Array]:
-        """Return ``drift``, ``error`` and ``power`` as they are on average after ``n`` additions."""
+        """Return the levels' weights [levels, states] after ``n`` additions, and the average ``error`` and ``power``."""
         weights = self.low_bits.weights(n)
         if self.zero is not None:
             weights = np.insert(weights, self.zero, 1 / (LEVELS + 1), axis=1)
-        drift = np.einsum("lbi,li->bi", self.drift, weights)
-        return drift, (self.error * weights).sum(0), (self.power * weights).sum(0)
+        return weights, (self.error * weights).sum(0), (self.power * weights).sum(0)
 
 
 @dataclass(frozen=True)
@@ -132,12 +133,15 @@ def _by_binade(some: StandIns, *, uniform: bool) -> Iterator[tuple[Index, StandI
 
 def _add_case(table: Table, some: StandIns, case: Case, rounder: Rounder, width: float, weights: Array) -> None:
     bins = binned(case.law, width)
-    levels = {}
-    for level in np.unique(some.level):
-        mine = some.level == level
-        number = some.number[:, mine]
-        held = case.held(number)
-        levels[int(level)] = additions(number, case.probability * some.share[:, mine], rounder, bins, held)
+    kinds, columns = np.unique(some.level, return_counts=True)
+    assert (columns == columns[0]).all(), "every level has as many stand-ins"
+    order = np.argsort(some.level, kind="stable").reshape(kinds.size, -1)
+    number, share = (np.concatenate([part[:, mine] for mine in order]) for part in (some.number, some.share))
+    found = additions(
+        number, case.probability * share, rounder, bins, case.held(number)
+    )  # levels are blocks of rows
+    n = some.node.size
+    levels = {int(kind): found.rows(i * n, (i + 1) * n) for i, kind in enumerate(kinds)}
     table.add(some.node, bins, levels, weights)
 
 
@@ -152,7 +156,7 @@ def _add_deep(table: Table, nodes: Nodes, members: Index, middle: float, addend:
         bins = binned(case.law, max(gap / _BINS_PER_GAP, quantum / 2))
         held = case.held(both)
         parity = additions(both, np.full((2, 1), case.probability), rounder, bins, held)
-        odd, even = parity.row(0), parity.row(1)
+        odd, even = parity.rows(0, 1), parity.rows(1, 2)
         for mine, levels in (
             (~nodes.exact[members], {0: odd, 1: even}),
             (nodes.exact[members] & is_odd, {0: odd}),
@@ -171,7 +175,7 @@ class Table:
         self._shift = nodes.size if self._zero is None else self._zero
         self._size = nodes.size + with_zero
         self._moves: list[tuple[Index, Array, Array]] = []
-        self._drifts: list[list[tuple[Index, Array]]] = [[] for _ in range(LEVELS + 1)]
+        self._drifts: dict[tuple[int, ...], list[tuple[Index, Array]]] = defaultdict(list)
         self._error, self._power = np.zeros((LEVELS + 1, self._size)), np.zeros((LEVELS + 1, self._size))
         self._kept = np.zeros(self._size)
 
@@ -190,8 +194,6 @@ class Table:
         self._kept[home] += first.moves[0][0, stays].sum()
         flat = _BAND * self._size + home
         self._moves.append((flat, first.moves[0][0, stays].sum(keepdims=True), np.zeros(1)))
-        for drifts in self._drifts:
-            drifts.append((flat, np.zeros(1)))
 
     def finish(self, low_bits: LowBits) -> Transitions:
         """Return the matrices, without unused diagonals."""
@@ -201,16 +203,27 @@ class Table:
         move_odd = (
             np.bincount(flat, odd, move.size).reshape(shape).astype(np.float64) if self._nodes.mirrored else move
         )
-        drift = np.empty((LEVELS + 1, *shape))
-        for level, parts in enumerate(self._drifts):
+        drift = np.zeros((LEVELS + 1, *shape))
+        for levels, parts in self._drifts.items():
             flat, value = (np.concatenate(column) for column in zip(*parts, strict=True))
-            drift[level] = np.bincount(flat, value, move.size).reshape(shape)
+            drift[list(levels)] += np.bincount(flat, value, move.size).reshape(shape)
         used = np.flatnonzero((move != 0).any(1) | (drift != 0).any((0, 2)))
         band = int(np.abs(used - _BAND).max())
         keep = slice(_BAND - band, _BAND + 1 + band)
-        matrices: tuple[Array, Array, Array] = move[keep], move_odd[keep], drift[:, keep]
+        side = sparse.hstack([banded_matrix(part[keep], band) for part in drift], format="csr")
         lost = np.maximum(1 - self._kept, 0.0)
-        return Transitions(self._nodes, self._zero, band, *matrices, self._error, self._power, lost, low_bits)
+        return Transitions(
+            self._nodes,
+            self._zero,
+            band,
+            move[keep],
+            move_odd[keep],
+            side,
+            self._error,
+            self._power,
+            lost,
+            low_bits,
+        )
 
     def _full(self, place: Index) -> Index:
         return place + (place >= self._shift)
@@ -234,18 +247,22 @@ class Table:
             m0, m1, m2 = whole.moves
             even = m0 * product + sign * m1 * total + m2 * corner.scale
             self._moves.append((flat, even.ravel(), (sign * corner.odd * even).ravel()))
-            parts = {}
             for kind in kinds:
                 d0, d1, d2 = levels[kind].drifts
                 part = sign * d0 * product + d1 * total + sign * d2 * corner.scale
-                parts[kind] = np.ravel(corner.odd * part)
-            for level, drifts in enumerate(self._drifts):
-                drifts.append((flat, parts[_like(level, kinds)]))
+                alike = tuple(level for level in range(LEVELS + 1) if _like(level, kinds) == kind)
+                self._drifts[alike].append((flat, np.ravel(corner.odd * part)))
         self._kept[source] += whole.kept
         for level in range(LEVELS + 1):
             like = levels[_like(level, kinds)]
             self._error[level, source] += like.error
             self._power[level, source] += like.power
+
+
+def banded_matrix(banded: Array, band: int) -> sparse.csr_array:
+    """Return a banded matrix as a sparse one."""
+    size = banded.shape[1]
+    return sparse.dia_array((banded, np.arange(band, -band - 1, -1)), shape=(size, size)).tocsr()
 
 
 def _like(level: int, kinds: list[int]) -> int:
