@@ -50,13 +50,15 @@ def report_parts(report: Report, console: Console, *, merge: bool) -> Iterator[R
     yield Text(f"Share of {total} multiply-adds per step that a unit of so many mantissa bits serves", style=_TITLE)
     yield _macs_table(report)
     yield Text("")
-    for section in report_sections(report, merge=merge):
+    sections = list(report_sections(report, merge=merge))
+    for section in sections:
         yield from _section_parts(section)
     yield from _unanalysed(report)
     for note in report.notes:
         yield Text(f"Note: {printable(note)}")
+    who = "The first tables' widths assume" if sections else "Assumes"
     yield Text(
-        "Assumes rounding to nearest, independent zero-mean products and no overflow "
+        f"{who} rounding to nearest, independent zero-mean products and no overflow "
         "(ICLR 2019, arXiv 1901.06588); --html and --json spell out all assumptions."
     )
 
