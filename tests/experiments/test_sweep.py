@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -116,25 +117,27 @@ def kill_when_at_work(pids: Any, folder: Path, killed: list[int]) -> None:
         time.sleep(0.005)
 
 
-def give_work(note: Any) -> None:
-    """Give a pool of one work without end, and tell its worker's process id."""
+GIVES_WORK = """
+import os, time
+from partialsum.experiments.executors import local_pool
+
+if __name__ == "__main__":
     with local_pool(1, 1) as pool:
-        note.send(pool.submit(os.getpid).result())
-        pool.submit(time.sleep, 10 * PATIENCE_S)
-        time.sleep(10 * PATIENCE_S)
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 1000)  # work without end
+        time.sleep(1000)
+"""
 
 
-def test_workers_end_with_a_sweep_that_is_killed() -> None:
+def test_workers_end_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
     """Else they would go on alone, and keep the folders of their runs from the sweep's next start."""
-    spawn = multiprocessing.get_context("spawn")
-    mine, theirs = spawn.Pipe()
-    sweep = spawn.Process(target=give_work, args=(theirs,))
-    sweep.start()
-    assert mine.poll(PATIENCE_S)
-    worker = mine.recv()
-    os.kill(worker, 0)
-    sweep.kill()
-    sweep.join()
+    script = tmp_path / "sweep.py"  # a file: spawned workers import what started them
+    script.write_text(GIVES_WORK)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as sweep:
+        assert sweep.stdout is not None
+        worker = int(sweep.stdout.readline())
+        os.kill(worker, 0)
+        sweep.kill()
     until = time.monotonic() + PATIENCE_S
     while at_work(worker) and time.monotonic() < until:
         time.sleep(0.02)
