@@ -41,6 +41,8 @@ SHAPES: tuple[Shape, ...] = (
 
 
 TORCH, NUMPY = "torch.mm", "numpy"
+_SPINNING_S = 0.3
+"""How long the threads of numpy's BLAS may go on spinning after a product, on the cores that are measured next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,4 +240,6 @@ def _interleaved(contenders: dict[str, Callable[[], object]], rounds: int, threa
             began = clock()
             run()
             times[name].append(max(clock() - began, 1e-9))
+            if name == NUMPY:
+                time.sleep(_SPINNING_S)
     return {name: statistics.median(values) for name, values in times.items()}
