@@ -65,6 +65,7 @@ EVOLUTIONS = {
 @pytest.mark.parametrize("kind", EVOLUTIONS)
 def test_resnet18_by_evolution(benchmark: Any, kind: str) -> None:
     benchmark.pedantic(run, ("analyze", "resnet18", "--json", *EVOLUTIONS[kind]), rounds=1)
+    assert benchmark.stats["min"] < 10
 
 
 @pytest.mark.parametrize("kind", EVOLUTIONS)
@@ -74,3 +75,4 @@ def test_llama_8b_by_evolution(benchmark: Any, tmp_path: Path, kind: str) -> Non
     config.write_text(json.dumps(LLAMA_8B), encoding="utf-8")
     options = ("--batch", "8", "--seq", "4096", "--inputs", "e4m3fn", "--json", *EVOLUTIONS[kind])
     benchmark.pedantic(run, ("analyze", str(config), *options), rounds=1)
+    assert benchmark.stats["min"] < 10

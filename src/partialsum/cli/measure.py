@@ -22,8 +22,8 @@ def measure(
     target: Annotated[
         str,
         typer.Argument(
-            help="A built-in network (resnet20-cifar10, …), an experiments' model (resnet, convnet, mlp, gpt), a folder "
-            "with a Hugging Face model, or package.module:callable, which imports and runs your own code."
+            help="A built-in network (resnet20-cifar10, …), an experiments' model (resnet, convnet, mlp, gpt), an .onnx "
+            "file, a folder with a Hugging Face model, or package.module:callable, which imports and runs your own code."
         ),
     ],
     *,
