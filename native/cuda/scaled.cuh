@@ -7,67 +7,49 @@
 namespace partialsum {
 
 template <class Shape>
-struct ScaledSums {
-    static constexpr int words = 0;
-    static constexpr int rows = Shape::rows, columns = Shape::columns;
+struct ScaledSums : GroupSums<Shape> {
+    using Sums = GroupSums<Shape>;
+    using Sums::columns, Sums::rows, Sums::sum, Sums::unit;
 
-    const DeviceProblem& p;
-    const DeviceUnit& unit;
     const DeviceScaled& scaled;
     const float *a_scale, *b_scale;  // of the thread's first row and column
     int64_t row_count, column_count;
-    float sum[rows][columns], total[rows][columns], start[rows][columns];
+    float given[rows][columns];  // start values, where the sums are still to be multiplied by the tensors' scales
 
     __device__ ScaledSums(const DeviceProblem& p, const Own<Shape>& own, const DeviceUnit& unit, const DeviceScaled& scaled)
-        : p(p), unit(unit), scaled(scaled),
+        : Sums(p, unit), scaled(scaled),
           a_scale(scaled.a.data + batch_offset(p.batch_size, scaled.a.batch_stride, own.batch) + own.row_of(0) * scaled.a.line_stride),
           b_scale(scaled.b.data + batch_offset(p.batch_size, scaled.b.batch_stride, own.batch) + own.column_of(0) * scaled.b.line_stride),
           row_count(p.m - own.row_of(0)), column_count(p.n - own.column_of(0)) {
         #pragma unroll
-        for (int e = 0; e < rows * columns; ++e) {
-            sum[e / columns][e % columns] = total[e / columns][e % columns] = start[e / columns][e % columns] = 0.0f;
-        }
+        for (int e = 0; e < rows * columns; ++e) given[e / columns][e % columns] = 0.0f;
         own.each(p.c, [&](float c, int i, int j) {
             if (scaled.has_tensor_scales) {
-                start[i][j] = c;
-            } else if (unit.promote_every != 0) {
-                total[i][j] = c;
+                given[i][j] = c;
             } else {
-                sum[i][j] = c;
+                this->start(c, i, j);
             }
         });
     }
 
-    __device__ int steps_at_once() const { return Shape::tile_k / unit.group * unit.group; }
-
     template <class A, class B>
     __device__ void add(const A& a, const B& b, int64_t first, int steps) {
-        #pragma unroll 1
-        for (int at = 0; at < steps; at += unit.group) {
-            const int count = steps - at < unit.group ? steps - at : unit.group;
+        this->each_group(first, steps, [&](int at, int count) {
             #pragma unroll
             for (int i = 0; i < rows; ++i) {
                 #pragma unroll
                 for (int j = 0; j < columns; ++j) {
-                    if (i >= row_count || j >= column_count) continue;
-                    add_group(a, b, first, at, count, i, j);
+                    if (i < row_count && j < column_count) add_group(a, b, first, at, count, i, j);
                 }
             }
-            const int64_t done = first + at + count;
-            if (unit.promote_every == 0 || (done % unit.promote_every != 0 && done != p.k)) continue;
-            #pragma unroll
-            for (int e = 0; e < rows * columns; ++e) {
-                total[e / columns][e % columns] = __fadd_rn(total[e / columns][e % columns], sum[e / columns][e % columns]);
-                sum[e / columns][e % columns] = 0.0f;
-            }
-        }
+        });
     }
 
     __device__ void store(const Own<Shape>& own) {
         const float factor = scaled.has_tensor_scales ? __fmul_rn(*scaled.a.of_tensor, *scaled.b.of_tensor) : 1.0f;
-        own.each(p.d, [&](float& d, int i, int j) {
-            const float x = unit.promote_every != 0 ? total[i][j] : sum[i][j];
-            d = own.stored(scaled.has_tensor_scales ? __fmaf_rn(x, factor, start[i][j]) : x);
+        own.each(this->p.d, [&](float& d, int i, int j) {
+            const float x = this->result(i, j);
+            d = own.stored(scaled.has_tensor_scales ? __fmaf_rn(x, factor, given[i][j]) : x);
         });
     }
 
@@ -99,12 +81,12 @@ private:
 
     template <class A, class B>
     __device__ void add_group(const A& a, const B& b, int64_t first, int at, int count, int i, int j) {
-        const double given = sum[i][j], own = is_finite(given) ? given : 0.0;
+        const double before = sum[i][j], own = is_finite(before) ? before : 0.0;
         Alignment aligned(unit);
         aligned.see(total_exponent(own));
         aligned.see(unit.min_exponent);
-        double odd = given == own ? 0.0 : given;
-        bool any = given != own;
+        double odd = before == own ? 0.0 : before;
+        bool any = before != own;
         #pragma unroll 1
         for (int s = 0; s < count; s += unit.dot) {
             const Dot products = dot(a, b, at + s, count - s < unit.dot ? count - s : unit.dot, i, j);

@@ -7,10 +7,9 @@
 
 namespace partialsum {
 
-// What all units share: running sums, totals that they are promoted to, and the walk over groups. Step::add(at, count, i,
-// j, sum) returns the sum with the group of `count` products from shared step `at` on.
-template <class Step, class Shape>
-struct UnitSums {
+// What all units share: running sums of whole groups, and the totals that they are promoted to.
+template <class Shape>
+struct GroupSums {
     static constexpr int words = 0;
     static constexpr int rows = Shape::rows, columns = Shape::columns;
 
@@ -18,38 +17,37 @@ struct UnitSums {
     const DeviceUnit& unit;
     float sum[rows][columns], total[rows][columns];
 
-    __device__ UnitSums(const DeviceProblem& p, const Own<Shape>& own, const DeviceUnit& unit) : p(p), unit(unit) {
+    __device__ GroupSums(const DeviceProblem& p, const DeviceUnit& unit) : p(p), unit(unit) {
         #pragma unroll
         for (int i = 0; i < rows; ++i) {
             #pragma unroll
             for (int j = 0; j < columns; ++j) sum[i][j] = total[i][j] = 0.0f;
         }
-        own.each(p.c, [&](float c, int i, int j) {
-            // Choosing between the arrays would move them out of registers.
-            if (unit.promote_every != 0) {
-                total[i][j] = c;
-            } else {
-                sum[i][j] = c;
-            }
-        });
     }
 
     // Whole groups.
     __device__ int steps_at_once() const { return Shape::tile_k / unit.group * unit.group; }
 
-    template <class A, class B>
-    __device__ void add(const A& a, const B& b, int64_t first, int steps) {
-        #pragma unroll 1
-        for (int at = 0; at < steps; at += unit.group) {
-            const int count = steps - at < unit.group ? steps - at : unit.group;
-            Step::add(unit, &a.value[at][Own<Shape>::row()], A::padded_lines, &b.value[at][Own<Shape>::column()],
-                      B::padded_lines, count, sum);
-            if (unit.promote_every != 0) promote(first + at + count);
+    __device__ void start(float c, int i, int j) {
+        // Choosing between the arrays would move them out of registers.
+        if (unit.promote_every != 0) {
+            total[i][j] = c;
+        } else {
+            sum[i][j] = c;
         }
     }
 
-    __device__ void store(const Own<Shape>& own) {
-        own.each(p.d, [&](float& d, int i, int j) { d = own.stored(unit.promote_every != 0 ? total[i][j] : sum[i][j]); });
+    __device__ float result(int i, int j) const { return unit.promote_every != 0 ? total[i][j] : sum[i][j]; }
+
+    // Calls add(at, count) for every group of the shared steps, `first` being the number of steps before them.
+    template <class Add>
+    __device__ void each_group(int64_t first, int steps, const Add& add) {
+        #pragma unroll 1
+        for (int at = 0; at < steps; at += unit.group) {
+            const int count = steps - at < unit.group ? steps - at : unit.group;
+            add(at, count);
+            if (unit.promote_every != 0) promote(first + at + count);
+        }
     }
 
 private:
@@ -63,6 +61,26 @@ private:
                 sum[i][j] = 0.0f;
             }
         }
+    }
+};
+
+// Step::add(unit, a, a_step, b, b_step, count, sum) adds a group of `count` products to each of a thread's sums.
+template <class Step, class Shape>
+struct UnitSums : GroupSums<Shape> {
+    __device__ UnitSums(const DeviceProblem& p, const Own<Shape>& own, const DeviceUnit& unit) : GroupSums<Shape>(p, unit) {
+        own.each(p.c, [&](float c, int i, int j) { this->start(c, i, j); });
+    }
+
+    template <class A, class B>
+    __device__ void add(const A& a, const B& b, int64_t first, int steps) {
+        this->each_group(first, steps, [&](int at, int count) {
+            Step::add(this->unit, &a.value[at][Own<Shape>::row()], A::padded_lines, &b.value[at][Own<Shape>::column()],
+                      B::padded_lines, count, this->sum);
+        });
+    }
+
+    __device__ void store(const Own<Shape>& own) {
+        own.each(this->p.d, [&](float& d, int i, int j) { d = own.stored(this->result(i, j)); });
     }
 };
 
