@@ -29,7 +29,7 @@ def natively(
         rounder.format.man_bits,
         rounder.drawn_bits,
     )
-    return Errors(*moments, crossed)
+    return Errors._make([*moments, crossed])
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)

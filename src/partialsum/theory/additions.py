@@ -151,7 +151,7 @@ def additions(
             rounder.format.man_bits,
             rounder.drawn_bits,
         )
-        return _gathered(bins, total, None, Errors(*moments, crossed))
+        return _gathered(bins, total, None, Errors._make([*moments, crossed]))
     rows = max(1, _BLOCK // bins.law.values.size)
     blocks = [
         _gathered(
@@ -214,7 +214,7 @@ def errors(
     both = second + crossed
     columns = second, first, first * bins.offset, first * bins.offset**2, both, both * bins.offset
     summed = [bins.sums(column) for column in (*columns, third + law.error * second)]
-    return kept, Errors(*summed, crossed.sum(1))
+    return kept, Errors._make([*summed, crossed.sum(1)])
 
 
 def _gathered(bins: BinnedLaw, total: Array, kept: Array | None, err: Errors) -> Additions:

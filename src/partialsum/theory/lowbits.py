@@ -85,7 +85,7 @@ def _conjugates(count: int) -> Array:
     """Return weights that average over k = 1 … 2^j − 1 from the first ``count`` = 2^(j−1) of them."""
     weights = np.full(count, 2.0)
     weights[-1] = 1.0
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 def _kept(rate: Array, distance: Array, place: Array, n: float) -> Array:
