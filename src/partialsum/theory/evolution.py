@@ -19,6 +19,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.linalg import lapack
 
 from partialsum.theory.additions import condensed
+from partialsum.theory.carried import CarriedBits
 from partialsum.theory.grids import Rounder
 from partialsum.theory.nodes import Nodes, make_nodes
 from partialsum.theory.placing import transferred
@@ -70,6 +71,8 @@ class Moments:
 
 _EXPLICIT = 32
 """Additions made one by one before several are made at once."""
+_CARRIED = 65
+"""Products that are not zero up to which low bits are carried along with the sum."""
 _LEAPS_PER_OCTAVE = 8
 _STANDARD_DEVIATIONS = 9.0
 """Half the width of the window that carries the law, beyond what it may still grow."""
@@ -150,6 +153,7 @@ class Chain:
         self._mirrored = adder.symmetric
         self._factors: dict[int, tuple[Factors, Factors, complex, complex]] = {}
         self._noise, self._spread = 0.0, self._unit
+        self._carried: CarriedBits | None = None
         self._make_grid(
             State(Nodes(np.zeros(1), np.ones(1, bool), self._mirrored), np.zeros(1), np.zeros(1), 1.0, 0.0)
         )
@@ -170,9 +174,12 @@ class Chain:
         return State(self._step.nodes, rho, m, still, self._noise)
 
     @property
-    def low_bits(self) -> Array:
-        """How often the sums about each node are odd multiples of 1, 2 or 4 quanta, or multiples of 8 [levels, nodes]."""
-        return self._step.low_bits.levels(max(self.n, 1.0))
+    def low_bits(self) -> tuple[Array, Array]:
+        """How often sums about each node are odd multiples of 1, 2, 4, … quanta [levels, nodes], and those that err."""
+        if self._carried is not None:
+            return self._carried.weights()
+        levels = self._step.low_bits.levels(max(self.n, 1.0))
+        return levels, levels
 
     def run(self, n: float, *, stop: bool = False) -> None:
         """Carry on to at least ``n`` additions, or with ``stop`` to exactly ``n``."""
@@ -206,6 +213,11 @@ class Chain:
         other._rows, other._trail, other._factors = self._rows.copy(), [], factors
         return other
 
+    @property
+    def _is_short(self) -> bool:
+        """Whether sums are so short that their low bits are carried along."""
+        return self.n * self.adder.law.density < _CARRIED
+
     def _next_leap(self) -> int:
         density = self.adder.law.density
         if self.n * density < _EXPLICIT - 0.5:
@@ -224,8 +236,11 @@ class Chain:
             if edge <= _EDGE_MASS * rho.sum() or not self._may_widen:
                 break
             self._make_grid(self.state, widen=True)
-        self._rho, self._m, self._noise = rho, m, noise
         self.n += count
+        if self._carried is not None:
+            made = self._step.drift @ (self._step.filled(self._carried.weights(leaving=True)[0]) * self._rho).ravel()
+            self._carried = self._carried.after(self._rho, self._m, made, count) if self._is_short else None
+        self._rho, self._m, self._noise = rho, m, noise
         self._record()
         if self._spread > _GROWTH * self._grid_spread:
             self._make_grid(self.state)
@@ -240,10 +255,15 @@ class Chain:
         return self._move @ rho, self._move_odd @ m + drift, noise
 
     def _errors_over(self, count: int) -> tuple[Array, Array, Array]:
-        """Return low bits' weights, error and power amid the next ``count`` additions; they change slowly with n."""
-        n = 2.0 ** (round(4 * math.log2(self.n + (count - 1) / 2)) / 4) if self.n else 0.0
+        """Return low bits' weights, and error of erring sums and power of all, amid the next ``count`` additions."""
+        step = self._step
+        if self._carried is not None:
+            weights, erring = map(step.filled, self._carried.weights(leaving=True))
+            return weights, (step.error * erring).sum(0), (step.power * weights).sum(0)
+        n = 2.0 ** (round(4 * math.log2(self.n + (count - 1) / 2)) / 4) if self.n else 0.0  # they change slowly with n
         if n != self._errors_at:
-            self._errors = self._step.errors_after(n)
+            weights = step.filled(step.low_bits.weights(n))
+            self._errors = weights, (step.error * weights).sum(0), (step.power * weights).sum(0)
             self._errors_at = n
         return self._errors
 
@@ -307,6 +327,8 @@ class Chain:
         self._rho, self._m = rho, m
         self._step = build_transitions(self.adder, nodes, max(2.0 * self.n, 1.0), with_zero=zero is not None)
         self._grid_spread, self._errors_at = self._spread, -1.0
+        if self.adder.uniform and self._is_short:
+            self._carried = CarriedBits(nodes, zero, self.adder.rounder, self.adder.law, self._carried)
         self._factors = {}
         self._move = banded_matrix(self._step.move, self._step.band)
         self._move_odd = banded_matrix(self._step.move_odd, self._step.band) if self._mirrored else self._move

@@ -54,12 +54,9 @@ class Transitions:
     lost: Array
     low_bits: LowBits
 
-    def errors_after(self, n: float) -> tuple[Array, Array, Array]:
-        """Return the levels' weights [levels, states] after ``n`` additions, and the average ``error`` and ``power``."""
-        weights = self.low_bits.weights(n)
-        if self.zero is not None:
-            weights = np.insert(weights, self.zero, 1 / (LEVELS + 1), axis=1)
-        return weights, (self.error * weights).sum(0), (self.power * weights).sum(0)
+    def filled(self, weights: Array) -> Array:
+        """Return levels' weights [levels, states] given for nodes."""
+        return weights if self.zero is None else np.insert(weights, self.zero, 1 / (LEVELS + 1), axis=1)
 
 
 @dataclass(frozen=True)
