@@ -71,8 +71,8 @@ class Moments:
 
 _EXPLICIT = 32
 """Additions made one by one before several are made at once."""
-_CARRIED = 65
-"""Products that are not zero up to which low bits are carried along with the sum."""
+_CARRIED, _EVERY = 65, 16
+"""Products that are not zero up to which low bits are carried along with the sum, and up to which by every addition."""
 _LEAPS_PER_OCTAVE = 8
 _STANDARD_DEVIATIONS = 9.0
 """Half the width of the window that carries the law, beyond what it may still grow."""
@@ -154,6 +154,7 @@ class Chain:
         self._factors: dict[int, tuple[Factors, Factors, complex, complex]] = {}
         self._noise, self._spread = 0.0, self._unit
         self._carried: CarriedBits | None = None
+        self._pending = 0
         self._make_grid(
             State(Nodes(np.zeros(1), np.ones(1, bool), self._mirrored), np.zeros(1), np.zeros(1), 1.0, 0.0)
         )
@@ -213,11 +214,6 @@ class Chain:
         other._rows, other._trail, other._factors = self._rows.copy(), [], factors
         return other
 
-    @property
-    def _is_short(self) -> bool:
-        """Whether sums are so short that their low bits are carried along."""
-        return self.n * self.adder.law.density < _CARRIED
-
     def _next_leap(self) -> int:
         density = self.adder.law.density
         if self.n * density < _EXPLICIT - 0.5:
@@ -236,16 +232,30 @@ class Chain:
             if edge <= _EDGE_MASS * rho.sum() or not self._may_widen:
                 break
             self._make_grid(self.state, widen=True)
+        self._carry(count)
         self.n += count
-        if self._carried is not None:
-            made = self._step.drift @ (self._step.filled(self._carried.weights(leaving=True)[0]) * self._rho).ravel()
-            self._carried = self._carried.after(self._rho, self._m, made, count) if self._is_short else None
         self._rho, self._m, self._noise = rho, m, noise
         self._record()
         if self._spread > _GROWTH * self._grid_spread:
             self._make_grid(self.state)
             if self.n <= _TRAIL_UP_TO:
                 self._trail.append(self._copied({}))
+
+    def _carry(self, count: int) -> None:
+        """Carry low bits over ``count`` additions; later on they hardly change, and one in many is enough."""
+        if self._carried is None:
+            return
+        many = self.n * self.adder.law.density >= _EVERY
+        self._pending += count
+        if not many or _EVERY * self._pending >= 2 * self.n:
+            errors = None
+            if self._carried.leans:
+                made = self._step.drift @ (self._errors_over(1)[0] * self._rho).ravel()
+                errors = self._m, made
+            self._carried = self._carried.after(self._rho, errors, 1 if many else count)
+            self._pending = 0
+        if (self.n + count) * self.adder.law.density >= _CARRIED:
+            self._carried = None
 
     def _explicit(self) -> tuple[Array, Array, float]:
         rho, m = self._rho, self._m
@@ -327,7 +337,7 @@ class Chain:
         self._rho, self._m = rho, m
         self._step = build_transitions(self.adder, nodes, max(2.0 * self.n, 1.0), with_zero=zero is not None)
         self._grid_spread, self._errors_at = self._spread, -1.0
-        if self.adder.uniform and self._is_short:
+        if self.adder.uniform and (self.n == 0 or self._carried is not None):
             self._carried = CarriedBits(nodes, zero, self.adder.rounder, self.adder.law, self._carried)
         self._factors = {}
         self._move = banded_matrix(self._step.move, self._step.band)
