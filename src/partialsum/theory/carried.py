@@ -54,6 +54,7 @@ class CarriedBits:
         self._leans = rounder.rounding in (Rounding.TOWARD_ZERO, Rounding.DOWN, Rounding.UP)
         self._fresh, self._even = self._geometric(0), self._geometric(1)
         self._moves = self._matrix(nodes, law)
+        self._entering: tuple[Array, ...] = (np.zeros(1), np.zeros(1))
         self._edges = np.flatnonzero(np.abs(np.frexp(self._x)[0]) == 0.5)
         inward = self._edges - np.sign(self._x[self._edges]).astype(np.int64)
         self._inner = np.clip(inward, 0, self._x.size - 1)
@@ -65,20 +66,42 @@ class CarriedBits:
         """Whether errors add up, so that :meth:`after` needs to know of them."""
         return self._leans
 
-    def after(self, rho: Array, errors: tuple[Array, Array] | None, count: int) -> CarriedBits:
+    def expect(self, values: Array, mass: Array, error: Array) -> None:
+        """Say which sums may yet enter: their values, masses and mean errors."""
+        place = self._lowest_bit(values) * self._x.size
+        magnitude = np.abs(values) if self._x[0] >= 0 else values
+        left = np.clip(np.searchsorted(self._x, magnitude, side="right") - 1, 0, self._x.size - 2)
+        right = np.clip((magnitude - self._x[left]) / np.maximum(np.diff(self._x)[left], _NOTHING), 0.0, 1.0)
+        size = self._fresh.size
+        self._entering = tuple(
+            self._rounded(
+                (
+                    np.bincount(place + left, part * (1 - right), size)
+                    + np.bincount(place + left + 1, part * right, size)
+                ).reshape(self._fresh.shape)
+            )
+            for part in (mass, np.abs(error))
+        )
+
+    def after(
+        self, rho: Array, errors: tuple[Array, Array] | None, count: int, entering: float = 0.0
+    ) -> CarriedBits:
         """Return what ``count`` additions make of it.
 
         At each state there were ``rho`` sums before; ``errors``, only asked for where rounding leans, are their mean
-        errors M before, and what an addition adds to these.
+        errors M before, and what an addition adds to these. ``entering`` is the share that enters of what was
+        expected.
         """
         other, weights = copy.copy(self), np.maximum(rho, _NOTHING)
         for _ in range(count):
             sums, erring = other._laws
-            moved = other._normal(other._moved(sums * weights), sums)
+            new, new_errors = (part * (entering / count) for part in other._entering)
+            moved = other._normal(other._moved(sums * weights) + new, sums)
             if errors is None:
                 other._laws = moved, moved
             else:
                 grown = other._moved(erring * np.abs(errors[0])) + self._fresh * np.abs(errors[1])
+                grown += new_errors
                 other._laws = moved, other._normal(grown, moved)
         return other
 

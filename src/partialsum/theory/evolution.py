@@ -25,6 +25,7 @@ from partialsum.theory.nodes import Nodes, make_nodes
 from partialsum.theory.placing import transferred
 from partialsum.theory.products import ProductLaw
 from partialsum.theory.standins import reach
+from partialsum.theory.start import NOTHING, Start
 from partialsum.theory.transitions import Addend, Case, Transitions, banded_matrix, build_transitions
 
 Array = NDArray[np.float64]
@@ -74,6 +75,8 @@ _EXPLICIT = 32
 _CARRIED, _EVERY = 65, 16
 """Products that are not zero up to which low bits are carried along with the sum, and up to which by every addition."""
 _LEAPS_PER_OCTAVE = 8
+_RARE = 1e-3
+"""Probability of less than two products below which additions are made half a product at a time, not an eighth."""
 _STANDARD_DEVIATIONS = 9.0
 """Half the width of the window that carries the law, beyond what it may still grow."""
 _EDGE_MASS = 1e-11
@@ -123,13 +126,17 @@ class FloatAdder:
 
 @dataclass(frozen=True)
 class State:
-    """A law on ``nodes``: masses ``rho``, mean errors ``m`` = E[ε; x], and E[ε²]; ``still`` is left at the exact zero."""
+    """A law on ``nodes``: masses ``rho``, mean errors ``m`` = E[ε; x], and E[ε²].
+
+    ``still`` is left at the exact zero; ``alone`` are values, masses and mean errors of sums that are one product yet.
+    """
 
     nodes: Nodes
     rho: Array
     m: Array
     still: float
     noise: float
+    alone: tuple[Array, Array, Array] | None = None
 
 
 Factors = tuple[NDArray[np.complex128], NDArray[np.int32]]
@@ -153,6 +160,7 @@ class Chain:
         self._mirrored = adder.symmetric
         self._factors: dict[int, tuple[Factors, Factors, complex, complex]] = {}
         self._noise, self._spread = 0.0, self._unit
+        self._start = Start.of(adder.law, adder.rounder) if adder.uniform else None
         self._carried: CarriedBits | None = None
         self._pending = 0
         self._make_grid(
@@ -168,11 +176,14 @@ class Chain:
     @property
     def state(self) -> State:
         """The law at the present length."""
-        zero, still = self._step.zero, 0.0
+        zero, still, alone = self._step.zero, 0.0, None
         rho, m = self._rho, self._m
         if zero is not None:
             still, rho, m = float(rho[zero]), np.delete(rho, zero), np.delete(m, zero)
-        return State(self._step.nodes, rho, m, still, self._noise)
+        if self._start is not None:
+            values, weights, errors = self._start.single
+            still, alone = self._start.none, (values, self._start.one * weights, errors)
+        return State(self._step.nodes, rho, m, still, self._noise, alone)
 
     @property
     def low_bits(self) -> tuple[Array, Array]:
@@ -217,7 +228,7 @@ class Chain:
     def _next_leap(self) -> int:
         density = self.adder.law.density
         if self.n * density < _EXPLICIT - 0.5:
-            return max(1, int(0.5 / density))
+            return max(1, int((0.5 if self._start is None or self._start.mass < _RARE else 0.125) / density))
         per_octave = _LEAPS_PER_OCTAVE if self.n < _LATE else _LEAPS_PER_OCTAVE_LATE
         count: int = 2 ** int(math.log2(self.n / per_octave))
         drift = abs(self._rows[-1][1] - self._rows[-2][1]) / (self._rows[-1][0] - self._rows[-2][0])
@@ -226,22 +237,26 @@ class Chain:
         return count
 
     def _advance(self, count: int) -> None:
+        start, entering = (None, NOTHING) if self._start is None else self._start.after(count)
         while True:
-            rho, m, noise = self._explicit() if count == 1 else self._leap(count)
+            new_rho, new_m = self._entering
+            rho, m = self._rho + entering.before * new_rho, self._m + entering.before * new_m
+            rho, m, noise = self._explicit(rho, m) if count == 1 else self._leap(count, rho, m)
+            rho, m = rho + entering.after * new_rho, m + entering.after * new_m
             edge = np.abs(rho[-2:]).sum() + (0.0 if self._mirrored else np.abs(rho[:2]).sum())
             if edge <= _EDGE_MASS * rho.sum() or not self._may_widen:
                 break
             self._make_grid(self.state, widen=True)
-        self._carry(count)
+        self._carry(count, entering.before + entering.after)
         self.n += count
-        self._rho, self._m, self._noise = rho, m, noise
+        self._rho, self._m, self._noise, self._start = rho, m, noise + entering.noise, start
         self._record()
         if self._spread > _GROWTH * self._grid_spread:
             self._make_grid(self.state)
             if self.n <= _TRAIL_UP_TO:
                 self._trail.append(self._copied({}))
 
-    def _carry(self, count: int) -> None:
+    def _carry(self, count: int, entered: float) -> None:
         """Carry low bits over ``count`` additions; later on they hardly change, and one in many is enough."""
         if self._carried is None:
             return
@@ -252,13 +267,12 @@ class Chain:
             if self._carried.leans:
                 made = self._step.drift @ (self._errors_over(1)[0] * self._rho).ravel()
                 errors = self._m, made
-            self._carried = self._carried.after(self._rho, errors, 1 if many else count)
+            self._carried = self._carried.after(self._rho, errors, 1 if many else count, entered)
             self._pending = 0
         if (self.n + count) * self.adder.law.density >= _CARRIED:
             self._carried = None
 
-    def _explicit(self) -> tuple[Array, Array, float]:
-        rho, m = self._rho, self._m
+    def _explicit(self, rho: Array, m: Array) -> tuple[Array, Array, float]:
         weights, error, power = self._errors_over(1)
         noise = self._noise + float(power @ rho + 2 * error @ m)
         drift = self._step.drift @ (weights * rho).ravel()
@@ -277,16 +291,16 @@ class Chain:
             self._errors_at = n
         return self._errors
 
-    def _leap(self, count: int) -> tuple[Array, Array, float]:
+    def _leap(self, count: int, rho: Array, m: Array) -> tuple[Array, Array, float]:
         """Make ``count`` additions at once: the rational function of docs/evolution.md §4, by complex solves."""
         if count not in self._factors:
             self._factors[count] = self._factorise(count)
         even, odd, pole, residue = self._factors[count]
         band = self._step.band
         weights, error, power = self._errors_over(count)
-        rho, _ = lapack.zgbtrs(even[0], band, band, self._rho.astype(complex), even[1])
+        rho, _ = lapack.zgbtrs(even[0], band, band, rho.astype(complex), even[1])
         drift = self._step.drift @ (weights * rho).ravel()
-        m, _ = lapack.zgbtrs(odd[0], band, band, self._m + drift / pole, odd[1])
+        m, _ = lapack.zgbtrs(odd[0], band, band, m + drift / pole, odd[1])
         noise = self._noise + (power @ rho + 2 * error @ m) / pole
         return 2 * (residue * rho).real, 2 * (residue * m).real, 2 * float((residue * noise).real)
 
@@ -309,12 +323,14 @@ class Chain:
 
     def _record(self) -> None:
         x, rho, m = self._x, self._rho, self._m
-        total = float(rho.sum())
-        mean = 0.0 if self._mirrored else float(rho @ x) / total
-        variance = float(rho @ (x - mean) ** 2) / total
-        bias = 0.0 if self._mirrored else float(m.sum()) / total
+        start = Start(self.adder.law, self.adder.rounder, 0.0) if self._start is None else self._start
+        total = float(rho.sum()) + start.mass
+        mean = 0.0 if self._mirrored else (float(rho @ x) + start.moments(0.0)[0]) / total
+        _, square, error, crossed = start.moments(mean)
+        variance = (float(rho @ (x - mean) ** 2) + square) / total
+        bias = 0.0 if self._mirrored else (float(m.sum()) + error) / total
         self._spread = math.sqrt(max(variance, self._unit**2))
-        covariance = float(m @ (x - mean)) / total
+        covariance = (float(m @ (x - mean)) + crossed) / total
         self._rows.append((self.n, mean, variance, bias, covariance, self._noise, 1 - total))
 
     def _make_grid(self, state: State, *, widen: bool = False) -> None:
@@ -329,7 +345,7 @@ class Chain:
         nodes = make_nodes(self.adder.rounder.format, low, high, self._spread, self._unit, mirrored=self._mirrored)
         rho, m = transferred(nodes, x, state.rho, state.m)
         zero = int(np.searchsorted(nodes.x, 0.0)) if nodes.x[0] <= 0 <= nodes.x[-1] else None
-        if zero is not None and state.still > _LEAST:
+        if zero is not None and self._start is None and state.still > _LEAST:
             rho, m = np.insert(rho, zero, state.still), np.insert(m, zero, 0.0)
             self._x = np.insert(nodes.x, zero, 0.0)
         else:
@@ -339,6 +355,12 @@ class Chain:
         self._grid_spread, self._errors_at = self._spread, -1.0
         if self.adder.uniform and (self.n == 0 or self._carried is not None):
             self._carried = CarriedBits(nodes, zero, self.adder.rounder, self.adder.law, self._carried)
+        self._entering = np.zeros_like(rho), np.zeros_like(m)
+        if self._start is not None:
+            pairs = self._start.pairs
+            self._entering = transferred(nodes, pairs.values, pairs.mass, pairs.error)
+            if self._carried is not None:
+                self._carried.expect(pairs.values, pairs.mass, pairs.error)
         self._factors = {}
         self._move = banded_matrix(self._step.move, self._step.band)
         self._move_odd = banded_matrix(self._step.move_odd, self._step.band) if self._mirrored else self._move

@@ -230,6 +230,10 @@ def state_law(state: State, fmt: FloatFormat, name: str, levels: Array, erring: 
     errors = (m[:, None] * erring_share)[keep].ravel() / np.where(weights > 0, weights, np.inf)
     if state.still > 0:
         values, weights, errors = np.append(values, 0.0), np.append(weights, state.still), np.append(errors, 0.0)
+    if state.alone is not None:
+        values, weights, errors = (
+            np.concatenate(both) for both in zip((values, weights, errors), state.alone, strict=True)
+        )
     return ProductLaw(values, weights, name, errors, state.noise)
 
 
