@@ -265,7 +265,7 @@ class Chain:
         if not many or _EVERY * self._pending >= 2 * self.n:
             errors = None
             if self._carried.leans:
-                made = self._step.drift @ (self._errors_over(1)[0] * self._rho).ravel()
+                made = self._step.made(self._errors_over(1)[0], self._rho)
                 errors = self._m, made
             self._carried = self._carried.after(self._rho, errors, 1 if many else count, entered)
             self._pending = 0
@@ -275,7 +275,7 @@ class Chain:
     def _explicit(self, rho: Array, m: Array) -> tuple[Array, Array, float]:
         weights, error, power = self._errors_over(1)
         noise = self._noise + float(power @ rho + 2 * error @ m)
-        drift = self._step.drift @ (weights * rho).ravel()
+        drift = self._step.made(weights, rho)
         return self._move @ rho, self._move_odd @ m + drift, noise
 
     def _errors_over(self, count: int) -> tuple[Array, Array, Array]:
@@ -299,7 +299,7 @@ class Chain:
         band = self._step.band
         weights, error, power = self._errors_over(count)
         rho, _ = lapack.zgbtrs(even[0], band, band, rho.astype(complex), even[1])
-        drift = self._step.drift @ (weights * rho).ravel()
+        drift = self._step.made(weights, rho)
         m, _ = lapack.zgbtrs(odd[0], band, band, m + drift / pole, odd[1])
         noise = self._noise + (power @ rho + 2 * error @ m) / pole
         return 2 * (residue * rho).real, 2 * (residue * m).real, 2 * float((residue * noise).real)

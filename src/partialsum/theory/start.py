@@ -114,7 +114,7 @@ class Start:
         return left, Entering(before, entered - before, noise)
 
     def moments(self, mean: float) -> tuple[float, float, float, float]:
-        """Return E of the sum, its square about ``mean``, the error, and error times the distance from ``mean``; each times mass."""
+        """Return mass times E of the sum, its square about ``mean``, the error, and error times distance from ``mean``."""
         values, weights, errors = self.single
         away = values - mean
         return (

@@ -8,7 +8,6 @@ interpolation): the first two moments of every step stay exact however coarse th
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,6 +30,7 @@ Index = NDArray[np.int64]
 
 _BINS_PER_GAP = 1
 _BAND = MAX_REACH + 2
+_MOST_GROUPS = 2 * LEVELS + 4
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,9 @@ class Transitions:
     """One step among the states: the ``nodes`` and, unless ``zero`` is None, at that place the exact zero of the start.
 
     Matrices are banded: entry [band + j − i, i] belongs to i → j. ``move`` carries laws, ``move_odd`` mean errors
-    (the same unless the nodes are mirrored). ``drift`` [states, levels · states] makes mean errors out of laws that
+    (the same unless the nodes are mirrored). ``drift`` [states, groups · states] makes mean errors out of laws that
     are split by the level of their low bits (:mod:`partialsum.theory.lowbits`), whose weights ``low_bits`` knows;
+    ``groups`` [groups, levels] marks levels that are told apart or taken together;
     ``error`` [levels, states] is E[δ | i], ``power`` E[δ² | i]; ``lost`` is the probability to overflow.
     """
 
@@ -49,10 +50,15 @@ class Transitions:
     move: Array
     move_odd: Array
     drift: sparse.csr_array
+    groups: Array
     error: Array
     power: Array
     lost: Array
     low_bits: LowBits
+
+    def made(self, weights: Array, rho: Array) -> Array:
+        """Return the mean errors an addition makes of the law ``rho`` whose levels have ``weights`` [levels, states]."""
+        return np.asarray(self.drift @ ((self.groups @ weights) * rho).ravel())
 
     def filled(self, weights: Array) -> Array:
         """Return levels' weights [levels, states] given for nodes."""
@@ -172,7 +178,8 @@ class Table:
         self._shift = nodes.size if self._zero is None else self._zero
         self._size = nodes.size + with_zero
         self._moves: list[tuple[Index, Array, Array]] = []
-        self._drifts: dict[tuple[int, ...], list[tuple[Index, Array]]] = defaultdict(list)
+        self._drifts: list[tuple[Index, Array]] = []
+        self._groups: dict[tuple[int, ...], int] = {}
         self._error, self._power = np.zeros((LEVELS + 1, self._size)), np.zeros((LEVELS + 1, self._size))
         self._kept = np.zeros(self._size)
 
@@ -200,14 +207,8 @@ class Table:
         move_odd = (
             np.bincount(flat, odd, move.size).reshape(shape).astype(np.float64) if self._nodes.mirrored else move
         )
-        drift = np.zeros((LEVELS + 1, *shape))
-        for levels, parts in self._drifts.items():
-            flat, value = (np.concatenate(column) for column in zip(*parts, strict=True))
-            drift[list(levels)] += np.bincount(flat, value, move.size).reshape(shape)
-        used = np.flatnonzero((move != 0).any(1) | (drift != 0).any((0, 2)))
-        band = int(np.abs(used - _BAND).max())
+        band = int(np.abs(np.flatnonzero((move != 0).any(1)) - _BAND).max())
         keep = slice(_BAND - band, _BAND + 1 + band)
-        side = sparse.hstack([banded_matrix(part[keep], band) for part in drift], format="csr")
         lost = np.maximum(1 - self._kept, 0.0)
         return Transitions(
             self._nodes,
@@ -215,12 +216,27 @@ class Table:
             band,
             move[keep],
             move_odd[keep],
-            side,
+            self._drift(),
+            np.array([[level in group for level in range(LEVELS + 1)] for group in self._groups], dtype=np.float64),
             self._error,
             self._power,
             lost,
             low_bits,
         )
+
+    def _drift(self) -> sparse.csr_array:
+        """Return the errors' matrix, out of entries [to, group, band]."""
+        groups, width = len(self._groups), 2 * _BAND + 1
+        flat, value = (np.concatenate(column) for column in zip(*self._drifts, strict=True))
+        place, group = np.divmod(flat, _MOST_GROUPS)
+        row, shift = np.divmod(place, width)
+        dense = np.bincount((row * groups + group) * width + shift, value, self._size * groups * width)
+        entry = np.flatnonzero(dense)
+        row, rest = np.divmod(entry, groups * width)
+        group, shift = np.divmod(rest, width)
+        starts = np.append(0, np.cumsum(np.bincount(row, minlength=self._size)))
+        column = group * self._size + row + shift - _BAND
+        return sparse.csr_array((dense[entry], column, starts), shape=(self._size, groups * self._size))
 
     def _full(self, place: Index) -> Index:
         return place + (place >= self._shift)
@@ -240,15 +256,18 @@ class Table:
         for corner in corners(self._nodes, sign * end, home):
             a, b = start - corner.others[0], start - corner.others[1]
             product, total = a * b * corner.scale, (a + b) * corner.scale
-            flat = np.ravel(base + self._size * self._full(corner.place))
+            to = self._full(corner.place)
+            flat = np.ravel(base + self._size * to)
             m0, m1, m2 = whole.moves
             even = m0 * product + sign * m1 * total + m2 * corner.scale
             self._moves.append((flat, even.ravel(), (sign * corner.odd * even).ravel()))
+            entry = _MOST_GROUPS * np.ravel(2 * _BAND * to + source[:, None] + _BAND)
             for kind in kinds:
                 d0, d1, d2 = levels[kind].drifts
                 part = sign * d0 * product + d1 * total + sign * d2 * corner.scale
                 alike = tuple(level for level in range(LEVELS + 1) if _like(level, kinds) == kind)
-                self._drifts[alike].append((flat, np.ravel(corner.odd * part)))
+                group = self._groups.setdefault(alike, len(self._groups))
+                self._drifts.append((entry + group, np.ravel(corner.odd * part)))
         self._kept[source] += whole.kept
         for level in range(LEVELS + 1):
             like = levels[_like(level, kinds)]
