@@ -19,6 +19,7 @@ from partialsum.theory.additions import binned
 from partialsum.theory.grids import Rounder, quantum_of
 from partialsum.theory.lowbits import LEVELS
 from partialsum.theory.nodes import Nodes
+from partialsum.theory.placing import banded_rows
 from partialsum.theory.products import ProductLaw
 
 Array = NDArray[np.float64]
@@ -187,12 +188,7 @@ class CarriedBits:
             near = np.where(stays, origin, np.clip(place, origin - _BAND, origin + _BAND))
             flat = (near * self._count * width + origin - near + _BAND)[:, which] + bit * width
             out += np.bincount(flat.ravel(), (share[:, which] * mass[used]).ravel(), out.size)
-        entry = np.flatnonzero(out)
-        row, rest = np.divmod(entry, self._count * width)
-        exponent, shift = np.divmod(rest, width)
-        starts = np.append(0, np.cumsum(np.bincount(row, minlength=size)))
-        column = exponent * size + row + shift - _BAND
-        return sparse.csr_array((out[entry], column, starts), shape=(size, self._count * size))
+        return banded_rows(out.reshape(size, self._count, width))
 
     def _lowest_bit(self, values: Array) -> Index:
         """Return the place among the exponents of each value's lowest set bit; zero has none, so the highest."""

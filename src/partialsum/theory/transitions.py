@@ -8,6 +8,7 @@ interpolation): the first two moments of every step stay exact however coarse th
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,7 +22,7 @@ from partialsum.theory.additions import Additions, BinnedLaw, additions, binned,
 from partialsum.theory.grids import Rounder, quantum_of
 from partialsum.theory.lowbits import LEVELS, LowBits
 from partialsum.theory.nodes import Nodes
-from partialsum.theory.placing import MAX_REACH, corners
+from partialsum.theory.placing import MAX_REACH, banded_rows, corners
 from partialsum.theory.products import ProductLaw
 from partialsum.theory.standins import StandIns, deep_groups, deep_inside, even_shares, stand_ins
 
@@ -30,7 +31,6 @@ Index = NDArray[np.int64]
 
 _BINS_PER_GAP = 1
 _BAND = MAX_REACH + 2
-_MOST_GROUPS = 2 * LEVELS + 4
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,7 @@ class Table:
         self._shift = nodes.size if self._zero is None else self._zero
         self._size = nodes.size + with_zero
         self._moves: list[tuple[Index, Array, Array]] = []
-        self._drifts: list[tuple[Index, Array]] = []
-        self._groups: dict[tuple[int, ...], int] = {}
+        self._drifts: dict[tuple[int, ...], list[tuple[Index, Array]]] = defaultdict(list)
         self._error, self._power = np.zeros((LEVELS + 1, self._size)), np.zeros((LEVELS + 1, self._size))
         self._kept = np.zeros(self._size)
 
@@ -217,7 +216,7 @@ class Table:
             move[keep],
             move_odd[keep],
             self._drift(),
-            np.array([[level in group for level in range(LEVELS + 1)] for group in self._groups], dtype=np.float64),
+            np.array([[level in group for level in range(LEVELS + 1)] for group in self._drifts], dtype=np.float64),
             self._error,
             self._power,
             lost,
@@ -225,18 +224,13 @@ class Table:
         )
 
     def _drift(self) -> sparse.csr_array:
-        """Return the errors' matrix, out of entries [to, group, band]."""
-        groups, width = len(self._groups), 2 * _BAND + 1
-        flat, value = (np.concatenate(column) for column in zip(*self._drifts, strict=True))
-        place, group = np.divmod(flat, _MOST_GROUPS)
-        row, shift = np.divmod(place, width)
-        dense = np.bincount((row * groups + group) * width + shift, value, self._size * groups * width)
-        entry = np.flatnonzero(dense)
-        row, rest = np.divmod(entry, groups * width)
-        group, shift = np.divmod(rest, width)
-        starts = np.append(0, np.cumsum(np.bincount(row, minlength=self._size)))
-        column = group * self._size + row + shift - _BAND
-        return sparse.csr_array((dense[entry], column, starts), shape=(self._size, groups * self._size))
+        """Return the errors' matrix [states, groups · states]."""
+        width = 2 * _BAND + 1
+        dense = np.empty((self._size, len(self._drifts), width))
+        for group, parts in enumerate(self._drifts.values()):
+            flat, value = (np.concatenate(column) for column in zip(*parts, strict=True))
+            dense[:, group] = np.bincount(flat, value, self._size * width).reshape(self._size, width)
+        return banded_rows(dense)
 
     def _full(self, place: Index) -> Index:
         return place + (place >= self._shift)
@@ -261,13 +255,12 @@ class Table:
             m0, m1, m2 = whole.moves
             even = m0 * product + sign * m1 * total + m2 * corner.scale
             self._moves.append((flat, even.ravel(), (sign * corner.odd * even).ravel()))
-            entry = _MOST_GROUPS * np.ravel(2 * _BAND * to + source[:, None] + _BAND)
+            entry = np.ravel(2 * _BAND * to + source[:, None] + _BAND)  # row, then band
             for kind in kinds:
                 d0, d1, d2 = levels[kind].drifts
                 part = sign * d0 * product + d1 * total + sign * d2 * corner.scale
                 alike = tuple(level for level in range(LEVELS + 1) if _like(level, kinds) == kind)
-                group = self._groups.setdefault(alike, len(self._groups))
-                self._drifts.append((entry + group, np.ravel(corner.odd * part)))
+                self._drifts[alike].append((entry, np.ravel(corner.odd * part)))
         self._kept[source] += whole.kept
         for level in range(LEVELS + 1):
             like = levels[_like(level, kinds)]
