@@ -40,6 +40,8 @@ class CarriedBits:
     rounded have lower bits left than those that never were, and are the ones that are rounded again.
     """
 
+    _laws: tuple[Array, Array]
+
     def __init__(
         self, nodes: Nodes, zero: int | None, rounder: Rounder, law: ProductLaw, before: CarriedBits | None = None
     ) -> None:
@@ -74,15 +76,15 @@ class CarriedBits:
         left = np.clip(np.searchsorted(self._x, magnitude, side="right") - 1, 0, self._x.size - 2)
         right = np.clip((magnitude - self._x[left]) / np.maximum(np.diff(self._x)[left], _NOTHING), 0.0, 1.0)
         size = self._fresh.size
-        self._entering = tuple(
-            self._rounded(
-                (
-                    np.bincount(place + left, part * (1 - right), size)
-                    + np.bincount(place + left + 1, part * right, size)
-                ).reshape(self._fresh.shape)
+
+        def placed(part: Array) -> Array:
+            below, above = (
+                np.bincount(place + left, part * (1 - right), size),
+                np.bincount(place + left + 1, part * right, size),
             )
-            for part in (mass, np.abs(error))
-        )
+            return self._rounded(np.asarray(below + above, dtype=np.float64).reshape(self._fresh.shape))
+
+        self._entering = placed(mass), placed(np.abs(error))
 
     def after(
         self, rho: Array, errors: tuple[Array, Array] | None, count: int, entering: float = 0.0

@@ -146,6 +146,9 @@ class Chain:
     """A running evolution of one adder."""
 
     _step: Transitions
+    _rho: Array
+    _m: Array
+    _entering: tuple[Array, Array]
     _may_widen: bool
     _grid_spread: float
     _errors_at: float
@@ -284,7 +287,9 @@ class Chain:
         if self._carried is not None:
             weights, erring = map(step.filled, self._carried.weights(leaving=True))
             return weights, (step.error * erring).sum(0), (step.power * weights).sum(0)
-        n = 2.0 ** (round(4 * math.log2(self.n + (count - 1) / 2)) / 4) if self.n else 0.0  # they change slowly with n
+        n = (
+            2.0 ** (round(4 * math.log2(self.n + (count - 1) / 2)) / 4) if self.n else 0.0
+        )  # they change slowly with n
         if n != self._errors_at:
             weights = step.filled(step.low_bits.weights(n))
             self._errors = weights, (step.error * weights).sum(0), (step.power * weights).sum(0)
@@ -298,11 +303,11 @@ class Chain:
         even, odd, pole, residue = self._factors[count]
         band = self._step.band
         weights, error, power = self._errors_over(count)
-        rho, _ = lapack.zgbtrs(even[0], band, band, rho.astype(complex), even[1])
-        drift = self._step.made(weights, rho)
-        m, _ = lapack.zgbtrs(odd[0], band, band, m + drift / pole, odd[1])
-        noise = self._noise + (power @ rho + 2 * error @ m) / pole
-        return 2 * (residue * rho).real, 2 * (residue * m).real, 2 * float((residue * noise).real)
+        even_part, _ = lapack.zgbtrs(even[0], band, band, rho.astype(complex), even[1])
+        drift = self._step.made(weights, even_part)
+        odd_part, _ = lapack.zgbtrs(odd[0], band, band, m + drift / pole, odd[1])
+        noise = self._noise + (power @ even_part + 2 * error @ odd_part) / pole
+        return 2 * (residue * even_part).real, 2 * (residue * odd_part).real, 2 * float((residue * noise).real)
 
     def _factorise(self, count: int) -> tuple[Factors, Factors, complex, complex]:
         """Factorise I − G/z at the pole z of the [1/2] Padé approximant of (1 + z)^count, G = move − I."""

@@ -92,7 +92,8 @@ class Start:
             columns.append((y[some], mass[some], (mass * (delta + mean))[some]))
         y, mass, error = (np.concatenate(column) for column in zip(*columns, strict=True))
         unique, place = np.unique(y, return_inverse=True)
-        return Pairs(unique, np.bincount(place, mass), np.bincount(place, error), noise, brought)
+        together, erring = (np.bincount(place, part).astype(np.float64) for part in (mass, error))
+        return Pairs(unique, together, erring, noise, brought)
 
     def after(self, count: int) -> tuple[Start | None, Entering]:
         """Return what is left after ``count`` additions (None: nothing), and what has entered the chain.
