@@ -80,6 +80,7 @@ _HOMES = {
     "Prediction": "theory.predict",
     "predict": "theory.predict",
     "Operand": "theory.products",
+    "PiecewiseLaw": "theory.piecewise",
     "ProductLaw": "theory.products",
     "ChunkChoice": "theory.solver",
     "best_chunk": "theory.solver",
