@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from partialsum.theory.piecewise import HIGHEST, LOWEST, PiecewiseLaw, count_binades, piece_length, trimmed
 
+__all__ = ["PieceCounts", "PiecewiseLaw"]
+
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 Counts = NDArray[np.unsignedinteger[Any]]

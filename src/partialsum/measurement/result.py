@@ -19,9 +19,9 @@ from partialsum.files import write_atomically
 from partialsum.formats import FloatFormat
 from partialsum.measurement.gauge import Gauge
 from partialsum.measurement.moments import Estimate, Quality, qualities, variances
+from partialsum.measurement.pieces import PiecewiseLaw
 from partialsum.measurement.targets import Target, parse_target
 from partialsum.measurement.tensors import TensorStats
-from partialsum.theory.piecewise import PiecewiseLaw
 from partialsum.workloads.gemm import Pass
 
 SCHEMA = "partialsum/measurements/1"

@@ -8,7 +8,7 @@ does so in every draw, and added by the kernels of ``gemm``. The same arguments 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -39,23 +39,40 @@ _COLUMNS = ("finite", "lost", "s", "h", "e", "ss", "hh", "sh", "ee")
 _NAMES = ("vrr", "snr_db", "gain", "bias", "overflow_probability")
 
 
-def drawn_prediction(lengths: NDArray[np.int64], acc: AnyAccumulator, law: PiecewiseLaw) -> Simulation:
-    """Return what ``acc`` keeps of the first ``lengths`` products of sums like those of ``law``."""
-    if isinstance(acc, IntegerAccumulator):
-        raise InputError(f"accumulator must be floating-point or a matrix unit to add a piecewise law, got {acc}")
+def drawn_predictions(
+    lengths: NDArray[np.int64], accumulators: Sequence[AnyAccumulator], law: PiecewiseLaw
+) -> list[Simulation]:
+    """Return what each of ``accumulators`` keeps of the first ``lengths`` products of sums like those of ``law``.
+
+    All of them add the same draws; the answers are those that each alone would give.
+    """
+    records: list[Accumulator | AlignedAccumulator] = []
+    for acc in accumulators:
+        if isinstance(acc, IntegerAccumulator):
+            raise InputError(
+                f"accumulator must be floating-point or a matrix unit to add a piecewise law, got {acc}"
+            )
+        records.append(acc)
     if lengths.max() > law.k:
         raise InputError(
             f"k must be at most the {law.k} products that the piecewise law describes, got {lengths.max()}"
         )
     distinct, place = np.unique(lengths.ravel(), return_inverse=True)
     repeats = max(1, min(_SUMS // law.sums, _PRODUCTS // (law.sums * law.k)))
-    totals = np.zeros((distinct.size, law.sums, len(_COLUMNS)))
+    split = any(isinstance(acc, AlignedAccumulator) for acc in records)
+    totals = np.zeros((len(records), distinct.size, law.sums, len(_COLUMNS)))
     for number in range(repeats):
-        for rows, a, b in _operands(law, number, split=isinstance(acc, AlignedAccumulator)):
+        for rows, a, b in _operands(law, number, split=split):
             for index, n in enumerate(distinct):
-                totals[index, rows] += _columns(*_added(a[:, :n], b[:, :n], acc, (number, rows.start)))
-    found = [_estimates(columns) for columns in totals]
-    return _simulation(lengths, [found[i] for i in place], acc, law, repeats * law.sums)
+                left, right = a[:, :n], b[:, :n]
+                exact = np.einsum("sk,sk->s", left, np.broadcast_to(right, left.shape), dtype=np.float64)
+                for acc, total in zip(records, totals, strict=True):
+                    total[index, rows] += _columns(_added(left, right, acc, (number, rows.start)), exact)
+    return [
+        _simulation(lengths, [found[i] for i in place], acc, law, repeats * law.sums)
+        for acc, total in zip(records, totals, strict=True)
+        for found in [[_estimates(columns) for columns in total]]
+    ]
 
 
 def _operands(law: PiecewiseLaw, number: int, *, split: bool) -> Iterator[tuple[slice, Floats, Floats]]:
@@ -113,23 +130,20 @@ def _valued(
     return values * (pairs[:, 0] * carry).astype(np.float32)[pick], pairs[:, 1].astype(np.float32)[pick]
 
 
-def _added(
-    a: Floats, b: Floats, acc: Accumulator | AlignedAccumulator, key: tuple[int, int]
-) -> tuple[Array, Array]:
-    """Return the computed and the exact sums of products ``a·b``."""
+def _added(a: Floats, b: Floats, acc: Accumulator | AlignedAccumulator, key: tuple[int, int]) -> Array:
+    """Return the sums of products ``a·b`` that the accumulator makes."""
     from partialsum.arithmetic.gemm import gemm
 
     if isinstance(acc, Accumulator) and acc.rounding is Rounding.STOCHASTIC:
         acc = replace(
             acc, seed=int(np.random.SeedSequence([_SEED, acc.seed, *key]).generate_state(1, np.uint64)[0])
         )
-    exact = np.einsum("sk,sk->s", a.astype(np.float64), np.broadcast_to(b, a.shape).astype(np.float64))
     left = np.ascontiguousarray(a)
     if len(b) == 1:
         computed = gemm(left, np.ascontiguousarray(b.T), acc)[:, 0]
     else:
         computed = gemm(left[:, None], np.ascontiguousarray(b)[:, :, None], acc)[:, 0, 0]
-    return computed.astype(np.float64), exact
+    return np.asarray(computed, dtype=np.float64)
 
 
 def _columns(computed: Array, exact: Array) -> Array:

@@ -80,9 +80,9 @@ def predict(
     if isinstance(product, PiecewiseLaw):
         if (density, mean, kappa) != (1.0, 0.0, 1.0):
             raise InputError("density, mean and kappa are a piecewise law's own and cannot be given beside it")
-        from partialsum.theory.drawing import drawn_prediction
+        from partialsum.theory.drawing import drawn_predictions
 
-        return drawn_prediction(lengths, acc, product)
+        return drawn_predictions(lengths, [acc], product)[0]
     law = resolve_product(product, density, mean)
     moments = sum_moments(acc, law, lengths.astype(np.float64).ravel())
     return _prediction(lengths, acc, law, moments, kappa)
