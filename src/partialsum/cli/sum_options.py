@@ -44,5 +44,5 @@ def check_figure(path: Path) -> None:
     from partialsum.report.style import check_figure_path
 
     check_figure_path(path)
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"cannot write {str(path)!r}: the folder {str(path.absolute().parent)!r} does not exist")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {str(path)!r}: the folder {str(path.parent)!r} does not exist")
