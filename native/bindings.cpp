@@ -20,6 +20,7 @@
 #include "gemm.hpp"
 #include "many_rules.hpp"
 #include "quantize_bindings.hpp"
+#include "theory_bindings.hpp"
 #include "team.hpp"
 #include "unit_kinds.hpp"
 
@@ -213,6 +214,7 @@ NB_MODULE(_native, module) {
     bind_convolution(module);
     bind_device(module);
     bind_quantize(module);
+    bind_theory(module);
     module.def("kernels", [] { return std::vector<std::string>(std::begin(kernel_names), std::end(kernel_names)); });
     module.def(
         "gemm", matmul, nb::arg("rule"), nb::arg("a").noconvert(), nb::arg("b").noconvert(),
