@@ -74,7 +74,13 @@ def test_specials_zeros_and_start_values(gpu: Gpu, acc: ps.Accumulator) -> None:
 @pytest.mark.parametrize("name", ["e6m9,chunk=64", "e5m7,stochastic,seed=3"])
 @pytest.mark.parametrize(
     ("m", "n", "shape"),
-    [(7, 9, cuda_kernels.SINGLE), (70, 67, cuda_kernels.MEDIUM), (257, 130, cuda_kernels.LARGE)],
+    [
+        (7, 9, cuda_kernels.SINGLE),
+        (70, 67, cuda_kernels.MEDIUM),
+        (257, 130, cuda_kernels.LARGE),
+        (700, 15, cuda_kernels.NARROW[0]),
+        (390, 30, cuda_kernels.NARROW[1]),
+    ],
 )
 def test_shapes_of_the_launch_change_no_bit(gpu: Gpu, name: str, m: int, n: int, shape: cuda_kernels.Shape) -> None:
     assert cuda_kernels.shape_for(m, n, 1, UNITS, patches=False) is shape
