@@ -161,10 +161,10 @@ def explore(
         InputError: for networks and settings that cannot be read, in one sentence.
     """
     axes = grid or Grid()
+    given = [network for network in networks if isinstance(network, str)]
+    if len(set(given)) < len(given):
+        raise InputError(f"networks name {max(given, key=given.count)!r} twice")
     reports = tuple(analyze(network, batch=batch, seq=seq, inputs=_first_format(axes)) for network in networks)
-    names = [report.network for report in reports]
-    if len(set(names)) < len(names):
-        raise InputError(f"networks name {max(names, key=names.count)!r} twice")
     return Explorer(axes, tabulate(axes, executor=executor, told=told, keep=keep), reports)
 
 
