@@ -1,6 +1,7 @@
 """Prediction against bit-exact Monte Carlo over a grid: the table behind docs/evolution.md.
 
     python benchmarks/evolution_accuracy.py simulate [--minutes 5]   # resumable; writes docs/data/evolution_accuracy.csv
+    python benchmarks/evolution_accuracy.py refine [--minutes 5]     # more sums where the error is large; resumable
     python benchmarks/evolution_accuracy.py predict                  # fills in the predictions anew
     python benchmarks/evolution_accuracy.py report                   # prints how far the two are apart
 
@@ -42,7 +43,10 @@ STAGES = {  # longest length -> sums without a mean and with one, of determinist
     4096: ((65_536, 65_536), (16_384, 16_384)),
     1_048_576: ((16_384, 4_096), (16_384, 4_096)),
 }  # each adds the lengths beyond the next shorter stage
+FINEST = {256: 2**21, 1024: 2**19, 4096: 2**18, 16384: 2**17, 65536: 2**15}
+"""Longest length -> sums at most, where a standard error is above a quarter of the goal; longer sums stay as they are."""
 SEGMENT = 4096
+GOALS = {"vrr": 0.01, "snr_db": 0.2}
 QUANTITIES = ("vrr", "snr_db", "gain", "bias")
 COLUMNS = [
     *("man_bits", "rounding", "chunk", "density", "mean", "k", "sums"),
@@ -85,6 +89,44 @@ def simulate(minutes: float) -> None:
                 write(rows)
                 print(f"{len(rows)} points: {len(missing)} accumulators to {longest}, {pair}", file=sys.stderr)
     print("complete", file=sys.stderr)
+
+
+def refine(minutes: float) -> None:
+    """Simulate more sums wherever the statistical error is large against the goal and sums are cheap."""
+    rows, end = read(), time.monotonic() + 60 * minutes
+    wanted: dict[tuple[tuple[float, float], int, int], list[ps.Accumulator]] = {}
+    for pair, accumulators in configurations().items():
+        named = {(*name(acc), *map(str, pair)): acc for acc in accumulators}
+        for row in rows:
+            acc, sums = named.get(key(row)[:5]), more_sums(row)
+            if acc is not None and sums > int(row["sums"]):
+                wanted.setdefault((pair, int(row["k"]), sums), []).append(acc)
+    for (pair, k, sums), some in sorted(wanted.items(), key=lambda item: item[0][1] * item[0][2]):
+        if time.monotonic() > end:
+            print("time is over; run again to go on", file=sys.stderr)
+            return
+        fresh = {key(row): row for row in simulated(some, pair, [k], sums)}
+        rows = [row if key(row) not in fresh else refined(row, fresh[key(row)]) for row in rows]
+        write(rows)
+        print(f"{len(some)} accumulators to {k}, {pair}: {sums} sums", file=sys.stderr)
+    print("complete", file=sys.stderr)
+
+
+def more_sums(row: Row) -> int:
+    """Return the sums, a power of two, that bring a row's standard errors to a quarter of the goals, or all allowed."""
+    allowed = next((sums for longest, sums in FINEST.items() if int(row["k"]) <= longest), 0)
+    excess = max(1.0, *(standard_error(row, q) / (goal / 4) for q, goal in GOALS.items()))
+    return min(allowed, int(row["sums"]) * 2 ** math.ceil(2 * math.log2(excess)))
+
+
+def refined(old: Row, new: Row) -> Row:
+    """Return the new row with the old one's predictions."""
+    return new | {column: old[column] for column in COLUMNS if column.endswith("_predicted")}
+
+
+def standard_error(row: Row, quantity: str) -> float:
+    """Return the standard error of what was simulated."""
+    return (float(row[f"{quantity}_high"]) - float(row[f"{quantity}_low"])) / 2 / 1.96
 
 
 def simulated(accs: list[ps.Accumulator], pair: tuple[float, float], lengths: list[int], sums: int) -> list[Row]:
@@ -203,9 +245,9 @@ def report() -> None:
     """Print, as JSON, how many points meet the goals and which miss them beyond the statistical error."""
     rows = [row for row in read() if row["vrr_predicted"]]
     summary: dict[str, Any] = {"points": len(rows)}
-    for q, goal in (("vrr", 0.01), ("snr_db", 0.2)):
+    for q, goal in GOALS.items():
         off = np.array([float(r[f"{q}_predicted"]) - float(r[f"{q}_simulated"]) for r in rows])
-        error = np.array([(float(r[f"{q}_high"]) - float(r[f"{q}_low"])) / 2 / 1.96 for r in rows])
+        error = np.array([standard_error(r, q) for r in rows])
         misses = np.abs(off) > goal + 2 * error
         worst = sorted(np.flatnonzero(misses), key=lambda i: -abs(off[i]))[:12]
         summary[q] = {
@@ -222,10 +264,14 @@ def report() -> None:
 def main() -> None:
     """Run a step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["simulate", "predict", "report"])
+    parser.add_argument("step", choices=["simulate", "refine", "predict", "report"])
     parser.add_argument("--minutes", type=float, default=math.inf)
     arguments = parser.parse_args()
-    {"simulate": lambda: simulate(arguments.minutes), "predict": predict, "report": report}[arguments.step]()
+    timed = {"simulate": simulate, "refine": refine}
+    if arguments.step in timed:
+        timed[arguments.step](arguments.minutes)
+    else:
+        {"predict": predict, "report": report}[arguments.step]()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@
 #include "gemm.hpp"
 #include "many_rules.hpp"
 #include "quantize_bindings.hpp"
+#include "theory_bindings.hpp"
 #include "team.hpp"
 #include "unit_kinds.hpp"
 
@@ -80,7 +81,8 @@ void require(bool condition, const char* message) {
 
 uint32_t matmul(
     const Rule& rule, const Input& a, const Input& b, const std::optional<Input>& c, const Output& d, int threads,
-    const std::string& level, uint32_t forbidden, const UnitRule* unit, const IntegerRule* integer
+    const std::string& level, uint32_t forbidden, const UnitRule* unit, const IntegerRule* integer,
+    const std::optional<Input>& a_floors, const std::optional<Input>& b_floors
 ) {
     const size_t rank = d.ndim();
     require(rank >= 2 && a.ndim() == rank && b.ndim() == rank, "a, b and d must have the same rank, at least 2");
@@ -100,8 +102,8 @@ uint32_t matmul(
     problem.n = static_cast<int64_t>(d.shape(column));
     problem.k = static_cast<int64_t>(a.shape(column));
     problem.batch = static_cast<int64_t>(d_offsets.size());
-    problem.a = {a.data(), a.stride(row), a.stride(column), nullptr};
-    problem.b = {b.data(), b.stride(column), b.stride(row), nullptr};
+    problem.a = {a.data(), a.stride(row), a.stride(column), nullptr, nullptr, floors_of(a_floors, a)};
+    problem.b = {b.data(), b.stride(column), b.stride(row), nullptr, nullptr, floors_of(b_floors, b)};
     problem.d = {d.data(), {problem.m + 1, d.stride(row), 0}, {problem.n + 1, d.stride(column), 0}};
     if (c) problem.c = {c->data(), c->stride(row), c->stride(column)};
     problem.a_offsets = a_offsets.data();
@@ -212,11 +214,13 @@ NB_MODULE(_native, module) {
     bind_convolution(module);
     bind_device(module);
     bind_quantize(module);
+    bind_theory(module);
     module.def("kernels", [] { return std::vector<std::string>(std::begin(kernel_names), std::end(kernel_names)); });
     module.def(
         "gemm", matmul, nb::arg("rule"), nb::arg("a").noconvert(), nb::arg("b").noconvert(),
         nb::arg("c").noconvert().none(), nb::arg("d").noconvert(), nb::arg("threads"), nb::arg("level"),
-        nb::arg("forbidden"), nb::arg("unit").none() = nullptr, nb::arg("integer").none() = nullptr);
+        nb::arg("forbidden"), nb::arg("unit").none() = nullptr, nb::arg("integer").none() = nullptr,
+        nb::arg("a_floors").noconvert().none() = nb::none(), nb::arg("b_floors").noconvert().none() = nb::none());
     module.def(
         "gemm_many", matmul_many, nb::arg("rules"), nb::arg("a").noconvert(), nb::arg("b").noconvert(),
         nb::arg("d").noconvert(), nb::arg("doubles").noconvert().none(), nb::arg("level"), nb::arg("forbidden"));

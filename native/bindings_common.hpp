@@ -3,7 +3,9 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -14,6 +16,17 @@ namespace partialsum {
 
 using Input = nanobind::ndarray<const float, nanobind::ro, nanobind::device::cpu>;
 using Output = nanobind::ndarray<float, nanobind::device::cpu>;
+
+// Data of the floors that go with an operand, null where there are none: an array that lies as the operand does.
+inline const float* floors_of(const std::optional<Input>& floors, const Input& x) {
+    if (!floors) return nullptr;
+    bool alike = floors->ndim() == x.ndim();
+    for (size_t axis = 0; alike && axis < x.ndim(); ++axis) {
+        alike = floors->shape(axis) == x.shape(axis) && (x.shape(axis) < 2 || floors->stride(axis) == x.stride(axis));
+    }
+    if (!alike) throw std::invalid_argument("floors must have the shape and the strides of their operand");
+    return floors->data();
+}
 
 // Which accumulator sums, and where.
 struct Summation {

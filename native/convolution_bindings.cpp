@@ -55,13 +55,19 @@ std::vector<int64_t> offsets(int64_t groups, int64_t step) {
 
 using Pass = ConvolutionPlan (*)(const Extent&, const Extent&, const Extent&, const Geometry&);
 
-void run_pass(Pass pass, const Input& a, const Input& b, const Output& d, const Geometry& g, const Summation& how) {
+struct Operands {
+    const Input &a, &b;
+    const float *a_floors, *b_floors;
+};
+
+void run_pass(Pass pass, const Operands& operands, const Output& d, const Geometry& g, const Summation& how) {
+    const Input &a = operands.a, &b = operands.b;
     const ConvolutionPlan plan = pass(extent_of(a), extent_of(b), extent_of(d), g);
     const std::vector<int64_t> a_offsets = offsets(g.groups, plan.a_step), b_offsets = offsets(g.groups, plan.b_step),
                                d_offsets = offsets(g.groups, plan.d_step);
     Problem problem{};
-    problem.a = {a.data(), 0, 0, &plan.a, nullptr};
-    problem.b = {b.data(), 0, 0, &plan.b, nullptr};
+    problem.a = {a.data(), 0, 0, &plan.a, nullptr, operands.a_floors};
+    problem.b = {b.data(), 0, 0, &plan.b, nullptr, operands.b_floors};
     problem.d = {d.data(), plan.row, plan.column};
     problem.m = plan.m;
     problem.n = plan.n;
@@ -80,13 +86,16 @@ void bind_pass(nb::module_& module, const char* name, Pass pass) {
         name,
         [pass](const Input& a, const Input& b, const Output& d, const Sizes& stride, const Sizes& padding,
                const Sizes& dilation, int64_t groups, const Rule& rule, const UnitRule* unit,
-               const IntegerRule* integer, int threads, const std::string& level, uint32_t forbidden) {
-            run_pass(pass, a, b, d, {stride, padding, dilation, groups}, {&rule, unit, integer, threads, &level, forbidden});
+               const IntegerRule* integer, int threads, const std::string& level, uint32_t forbidden,
+               const std::optional<Input>& a_floors, const std::optional<Input>& b_floors) {
+            const Operands operands{a, b, floors_of(a_floors, a), floors_of(b_floors, b)};
+            run_pass(pass, operands, d, {stride, padding, dilation, groups}, {&rule, unit, integer, threads, &level, forbidden});
         },
         nb::arg("a").noconvert(), nb::arg("b").noconvert(), nb::arg("d").noconvert(), nb::kw_only(),
         nb::arg("stride"), nb::arg("padding"), nb::arg("dilation"), nb::arg("groups"), nb::arg("rule"),
         nb::arg("unit").none() = nullptr, nb::arg("integer").none() = nullptr, nb::arg("threads"), nb::arg("level"),
-        nb::arg("forbidden"));
+        nb::arg("forbidden"), nb::arg("a_floors").noconvert().none() = nb::none(),
+        nb::arg("b_floors").noconvert().none() = nb::none());
 }
 
 }  // namespace

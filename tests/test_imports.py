@@ -24,6 +24,8 @@ MAY_USE_TORCH = {"partialsum.theory.montecarlo", "partialsum.theory.sampling"}
 REFERENCE = {f"partialsum.arithmetic.{name}" for name in ("random", "reference", "reference_aligned", "rounding")}
 """The exact reference, plain Python: what hardware is tested against, and the only arithmetic it may import."""
 ITSELF = {"partialsum.arithmetic"}
+KERNELS = {"partialsum.arithmetic.error_moments"}
+"""The one thing of arithmetic that the theory's evolution uses: moments of many rounding errors, natively."""
 
 
 def imported_modules(name: str) -> Iterator[str]:
@@ -89,10 +91,14 @@ def test_imports_point_one_way(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in inside() if room(n) in TORCH_FREE and n not in MAY_USE_TORCH])
 def test_theory_and_hardware_never_import_torch(name: str) -> None:
     assert not {module for module in imported_modules(name) if module.split(".")[0] in {"torch", "transformers"}}
-    rooms = {room(module) for module in imported_modules(name) if module not in REFERENCE | ITSELF}
+    light = {"hardware": REFERENCE | ITSELF, "theory": KERNELS}.get(room(name), set())
+    rooms = {room(module) for module in imported_modules(name) if module not in light}
     assert not rooms & {"arithmetic", "emulation", "workloads"}
-    if room(name) != "hardware":
-        assert "arithmetic" not in rooms_used(name)
+
+
+@pytest.mark.parametrize("name", [*sorted(KERNELS), "partialsum.arithmetic.native"])
+def test_kernels_of_the_theory_need_no_torch(name: str) -> None:
+    assert not {module for module in imported_modules(name) if module.split(".")[0] in {"torch", "transformers"}}
 
 
 @pytest.mark.parametrize("name", sorted(REFERENCE))

@@ -31,6 +31,9 @@ struct Source {
     int64_t k_stride;
     const Patches* patches;  // null for a strided matrix
     const Census* census;    // of all its elements, if taken before; null: taken of every piece that is packed
+    // For units: exponents, at the places of the elements, below which these are not aligned (of subnormals in blocks that
+    // share a scale); null: the smallest one of the format serves all.
+    const float* floors;
 };
 
 struct Destination {

@@ -174,8 +174,10 @@ private:
         block.integer = problem_.integer;
         block.rows = problem_.a;
         block.rows.data += problem_.a_offsets[batch];
+        if (block.rows.floors != nullptr) block.rows.floors += problem_.a_offsets[batch];
         block.columns = problem_.b;
         block.columns.data += problem_.b_offsets[batch];
+        if (block.columns.floors != nullptr) block.columns.floors += problem_.b_offsets[batch];
         block.destination = problem_.d;
         block.destination.data += problem_.d_offsets[batch];
         block.start = problem_.c;

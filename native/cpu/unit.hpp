@@ -68,13 +68,37 @@ private:
         lowest_ = bounds.census().lowest;
     }
 
+    // Returns the highest floor that an element is aligned by, if it has floors.
     template <int width, class Exponent>
-    void pack_side(const Source& source, int64_t first_line, int64_t lines, int64_t first, int64_t steps,
-                   int32_t min_exponent, std::vector<float>& out, std::vector<Exponent>& exponents, Bounds& bounds) {
-        const int64_t count = round_up(lines, width) * steps;
-        pack_lines<width>(source, {first_line, lines, first, steps}, out.data());
+    int32_t pack_side(const Source& source, const Piece& piece, int32_t min_exponent, std::vector<float>& out,
+                      std::vector<Exponent>& exponents, Bounds& bounds) {
+        const int64_t count = round_up(piece.lines, width) * piece.steps;
+        pack_lines<width>(source, piece, out.data());
         bounds.add(out.data(), count);
         operand_exponents(out.data(), count, min_exponent, exponents.data());
+        if (source.floors == nullptr) return no_exponent;
+        Source floors = source;
+        floors.data = source.floors;
+        if (floors_.size() < size(count)) floors_.resize(size(count));
+        pack_lines<width>(floors, piece, floors_.data());
+        return raise_exponents(out.data(), floors_.data(), count, exponents.data());
+    }
+
+    // The same where blocks share a scale: every element has a floor of its own. Returns the highest.
+    template <class Exponent>
+    static int32_t raise_exponents(const float* x, const float* floors, int64_t count, Exponent* exponents) {
+        int32_t highest = no_exponent;
+        for (int64_t i = 0; i < count; ++i) {
+            const uint32_t bits = same_bits<uint32_t>(x[i]) & 0x7FFFFFFFu;
+            if (bits == 0 || bits >= 0x7F800000u) continue;
+            const int32_t subnormal = 31 - __builtin_clz(bits) - 149;
+            const int32_t own = bits < 0x00800000u ? subnormal : static_cast<int32_t>(bits >> 23) - 127;
+            const auto floor = static_cast<int32_t>(floors[i]);
+            const int32_t e = own > floor ? own : floor;
+            exponents[i] = stored<Exponent>(e);
+            highest = e > highest ? e : highest;
+        }
+        return highest;
     }
 
     // A number below its format's smallest exponent is a subnormal and has that exponent; zeros and specials have none.
@@ -89,23 +113,33 @@ private:
         for (int64_t i = 0; i < count; ++i) out[i] = static_cast<int16_t>(operand_exponent(x[i], min_exponent));
     }
 
-    // Twice in each word, to be added to the exponents of two columns at once.
+    // Those of rows twice in each word, to be added to the exponents of two columns at once.
+    template <class Exponent>
+    static Exponent stored(int32_t exponent) {
+        if constexpr (sizeof(Exponent) == sizeof(int16_t)) return static_cast<Exponent>(exponent);
+        const auto e = static_cast<uint32_t>(exponent) & 0xFFFFu;
+        return static_cast<Exponent>(e | e << 16);
+    }
+
     static void operand_exponents(const float* x, int64_t count, int32_t min_exponent, int32_t* out) {
         for (int64_t i = 0; i < count; ++i) {
-            const auto e = static_cast<uint32_t>(operand_exponent(x[i], min_exponent)) & 0xFFFFu;
-            out[i] = static_cast<int32_t>(e | e << 16);
+            out[i] = stored<int32_t>(operand_exponent(x[i], min_exponent));
         }
     }
 
     void pack(int64_t first, int64_t steps) {
         Bounds rows, columns;
         const bool swapped = block_.swapped;
-        pack_side<row_panel>(block_.rows, block_.first_row, block_.row_count, first, steps,
-                             swapped ? unit_.b_min_exponent : unit_.a_min_exponent, a_, a_exponents_, rows);
-        pack_side<column_panel>(block_.columns, block_.first_column, block_.column_count, first, steps,
-                                swapped ? unit_.a_min_exponent : unit_.b_min_exponent, b_, b_exponents_, columns);
+        const Piece of_rows{block_.first_row, block_.row_count, first, steps};
+        const Piece of_columns{block_.first_column, block_.column_count, first, steps};
+        const int32_t row_floor = pack_side<row_panel>(
+            block_.rows, of_rows, swapped ? unit_.b_min_exponent : unit_.a_min_exponent, a_, a_exponents_, rows);
+        const int32_t column_floor = pack_side<column_panel>(
+            block_.columns, of_columns, swapped ? unit_.a_min_exponent : unit_.b_min_exponent, b_, b_exponents_, columns);
         row_census_ = rows.census();
         column_census_ = columns.census();
+        row_census_.highest = std::max(row_census_.highest, row_floor);
+        column_census_.highest = std::max(column_census_.highest, column_floor);
         steps_ = steps;
     }
 
@@ -217,7 +251,7 @@ private:
     std::vector<float> a_, b_;
     std::vector<int32_t> a_exponents_;
     std::vector<int16_t> b_exponents_;
-    std::vector<float> sums_, totals_;
+    std::vector<float> sums_, totals_, floors_;
     Census row_census_{}, column_census_{};
     float start_largest_ = 0.0f;
     double sum_largest_ = 0.0;

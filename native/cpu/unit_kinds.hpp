@@ -5,7 +5,7 @@
 
 namespace partialsum {
 
-constexpr int32_t no_exponent = -400;  // of a zero: below every exponent, and 2**(fraction_bits + 400) is a double
+constexpr int32_t no_exponent = -500;  // of a zero: below every exponent, and 2**(fraction_bits + 500) is a double
 
 struct UnitRule {
     int32_t fraction_bits, group;

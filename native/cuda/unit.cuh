@@ -96,7 +96,11 @@ struct AnyUnitStep {
             for (int f = 0; f < rows * columns; ++f) {
                 if (f == e) s = sum[f / columns][f % columns];
             }
-            s = one(unit, a + e / columns, a_step, b + e % columns, b_step, count, s);
+            const float *left = a + e / columns, *right = b + e % columns;
+            s = one(unit, left, a_step, right, b_step, count, s, [&](int i) {
+                const int32_t own = operand_exponent(left[i * a_step], unit.a_min_exponent);
+                return own + operand_exponent(right[i * b_step], unit.b_min_exponent);
+            });
             #pragma unroll
             for (int f = 0; f < rows * columns; ++f) {
                 if (f == e) sum[f / columns][f % columns] = s;
@@ -104,7 +108,10 @@ struct AnyUnitStep {
         }
     }
 
-    __device__ static float one(const DeviceUnit& unit, const float* a, int a_step, const float* b, int b_step, int count, float sum) {
+    // exponent(i) is what the product of step i is aligned by.
+    template <class Exponent>
+    __device__ static float one(const DeviceUnit& unit, const float* a, int a_step, const float* b, int b_step, int count, float sum,
+                                const Exponent& exponent) {
         const double start = sum, total = is_finite(start) ? start : 0.0;
         double odd = start == total ? 0.0 : start;  // what NaNs and infinities add up to
         bool any = start != total;
@@ -118,18 +125,19 @@ struct AnyUnitStep {
         if (any) return static_cast<float>(odd);
         double exact;
         if (unit.join_bits < 0) {
-            const UnitPart all = part(unit, a, a_step, b, b_step, 0, 1, count, total);
+            const UnitPart all = part(unit, a, a_step, b, b_step, 0, 1, count, total, exponent);
             exact = all.sum * unit_power(all.top - unit.fraction_bits);
         } else {
-            const UnitPart even = part(unit, a, a_step, b, b_step, 0, unit.interleave, count, 0.0);
-            const UnitPart second = part(unit, a, a_step, b, b_step, unit.interleave - 1, unit.interleave, count, 0.0);
+            const UnitPart even = part(unit, a, a_step, b, b_step, 0, unit.interleave, count, 0.0, exponent);
+            const UnitPart second = part(unit, a, a_step, b, b_step, unit.interleave - 1, unit.interleave, count, 0.0, exponent);
             exact = unit_joined(unit, even, second, total);
         }
         return static_cast<float>(unit_result(unit, exact));
     }
 
+    template <class Exponent>
     __device__ static UnitPart part(const DeviceUnit& unit, const float* a, int a_step, const float* b, int b_step, int first,
-                                    int stride, int count, double total) {
+                                    int stride, int count, double total, const Exponent& exponent) {
         Alignment aligned(unit);
         const bool together = unit.join_bits < 0;
         if (together) {
@@ -137,10 +145,7 @@ struct AnyUnitStep {
             aligned.see(unit.min_exponent);
         }
         #pragma unroll 4
-        for (int i = first; i < count; i += stride) {
-            const int32_t left = operand_exponent(a[i * a_step], unit.a_min_exponent);
-            aligned.see(left + operand_exponent(b[i * b_step], unit.b_min_exponent));
-        }
+        for (int i = first; i < count; i += stride) aligned.see(exponent(i));
         double sum = together ? aligned.cut(total) : 0.0;
         #pragma unroll 4
         for (int i = first; i < count; i += stride) {

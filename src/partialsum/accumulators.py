@@ -285,7 +285,8 @@ PRESETS: dict[str, Preset] = {
         "B200/RTX PRO 6000 MXFP4 and NVFP4 tensor core, FP32 output",
         "arXiv 2511.10909",
     ),
-    "mi300-fp16": _amd("MI300 (CDNA3) FP16/BF16", 8, 1),
+    "mi300-fp16": _amd("MI300 (CDNA3) FP16", 8, 1),
+    "mi300-bf16": _amd("MI300 (CDNA3) BF16", 8, 1),
     "mi300-tf32": _amd("MI300 (CDNA3) XF32", 4, 1),
     "mi300-fp8": _amd("MI300 (CDNA3) FP8", 16, 2),
     "fp16-2018": Preset(

@@ -137,7 +137,8 @@ def sources() -> dict[str, cuda_kernels.Source]:
     ):
         made = cuda_units.summation(acc, (None, None), sizes, 132, patches=acc is h100).program
         found |= {f"{s.names[0]} {acc}": s for s in made.sources}
-    found["scaled"] = cuda_units._scaled_program(cuda_units.MEDIUM).kernels[0].source
+    for kind in ("scaled", "floored"):
+        found[kind] = cuda_units._scaled_program(kind, cuda_units.MEDIUM).kernels[0].source
     found["quantize"] = cuda_quantize._elements(Rounding.NEAREST_EVEN, wide=False, in_float32=True)
     found["quantize double"] = cuda_quantize._elements(Rounding.STOCHASTIC, wide=True, in_float32=False)
     found["blocks"] = cuda_quantize._blocks(Rounding.STOCHASTIC)

@@ -136,3 +136,25 @@ def test_groups_that_do_not_fit_a_tile(gpu: Gpu) -> None:
         ps.InputError, match="accumulator must have a group of at most 64 for CUDA tensors, got aligned"
     ):
         gemm(gpu, a, a, "aligned,fraction_bits=20,group=65")
+
+
+@pytest.mark.parametrize("fmt", ["mxfp8_e4m3", "mxfp6_e2m3", ("mxfp4", None), ("e5m2", "mxfp8_e5m2")])
+@pytest.mark.parametrize("name", ["b200-fp8,promote_every=64", "aligned,fraction_bits=5,group=8", "mi300-fp8"])
+def test_subnormal_elements_of_blocks(gpu: Gpu, name: str, fmt: str) -> None:
+    rng = np.random.default_rng(5)
+    a, b = (
+        (rng.standard_normal(shape) * 2.0 ** rng.integers(-5, 6, shape)).astype(np.float32)
+        for shape in ((2, 3, 70), (70, 5))
+    )
+    c = rng.standard_normal((3, 5), np.float32)
+    a[0, 0, :40], a[1, 1, 7], b[3, 2] = 0.0, 1e-40, np.inf
+    for start in (None, c):
+        with np.errstate(invalid="ignore"):
+            expected = ps.gemm(a, b, name, inputs=fmt, c=start)
+        assert_same_bits(gemm(gpu, a, b, name, start, inputs=fmt), expected, (name, fmt))
+
+
+def test_convolutions_of_blocks_under_a_unit_stay_on_the_cpu(gpu: Gpu) -> None:
+    x, w = gpu.tensor(np.ones((1, 32, 4, 4), np.float32)), gpu.tensor(np.ones((2, 32, 1, 1), np.float32))
+    with pytest.raises(ps.InputError, match="b200-fp8 aligns subnormal elements of mxfp4 by their block's scale"):
+        ps.conv2d(x, w, "b200-fp8", inputs="mxfp4")

@@ -13,7 +13,8 @@ from mmasim.arithmetic import fdpa
 
 import partialsum as ps
 from bits import assert_same_bits
-from oracles import same
+from oracles import same, values_of
+from partialsum.arithmetic import native
 from partialsum.arithmetic.reference_aligned import accumulate_aligned, accumulate_scaled
 from partialsum.arithmetic.rounding import round_to_format
 
@@ -52,23 +53,80 @@ def test_fp4_unit_equals_mma_sim(scales: Callable, block: int, low: int, zeros: 
         assert same(ours, float(theirs[i])), i
 
 
-def test_mxfp8_through_the_fp8_unit_equals_mma_sim() -> None:
-    """Powers of two move the exponents of values as the scales of the unit do, as long as elements are normal."""
+MX_CODES = {  # bits, MMA-Sim's dtype (None: it is told what a subnormal has) and smallest exponent
+    "e4m3fn": (8, torch.float8_e4m3fn, -6),
+    "e5m2": (8, torch.float8_e5m2, -14),
+    "e3m2fn": (6, None, -2),
+    "e2m3fn": (6, None, 0),
+    "e2m1fn": (4, None, 0),
+}
+
+
+@pytest.mark.parametrize("element", MX_CODES)
+def test_mx_elements_through_the_fp8_unit_equal_mma_sim(element: str) -> None:
+    """Every element and scale by chance, so that many subnormal elements lead their group."""
+    bits, dtype, low = MX_CODES[element]
     rng = np.random.default_rng(8)
     count, k = 60, 64
-    codes = [torch.from_numpy(rng.integers(0, 256, (count, k)).astype(np.uint8)) for _ in "ab"]
-    a, b = (x.view(torch.float8_e4m3fn) for x in codes)
-    a, b = (torch.where((x.float().abs() < 2.0**-6) | x.isnan(), 0.0, x.float()).to(x.dtype) for x in (a, b))
-    alpha, beta = (torch.from_numpy(e8m0(rng, (count, 2))) for _ in "ab")
-    c = torch.from_numpy(rng.standard_normal(count).astype(np.float32))
-    theirs = c
+    values = values_of(element)
+    a, b = (values[rng.integers(0, 2**bits, (count, k))] for _ in "ab")
+    a, b = (np.where(np.isfinite(x), x, 0).astype(np.float32) for x in (a, b))
+    a[:, 32:] *= rng.random((count, 1)) < 0.5
+    tiny = rng.random((count, 1)) < 0.5
+    a, b = (np.where(tiny & (np.abs(x) >= 2.0 ** (low + 1)), 0, x).astype(np.float32) for x in (a, b))
+    alpha, beta = (e8m0(rng, (count, 2)) for _ in "ab")
+    size = alpha[:, 0] * beta[:, 0] * 2.0 ** (2 * low)  # of a product of two subnormals
+    c = (rng.standard_normal(count) * size * 2.0 ** rng.integers(-8, 1, count)).astype(np.float32)
+    theirs = torch.from_numpy(c)
     for i in range(2):
-        span, scales = slice(32 * i, 32 * i + 32), [x[:, i : i + 1].to(torch.float8_e8m0fnu) for x in (alpha, beta)]
-        theirs = fdpa.st_fdpa(a[:, span], b[:, span], theirs, *scales, 25, "RZ-FP32", -133)
-    left, right = (x.float() * s.repeat_interleave(32, 1) for x, s in ((a, alpha), (b, beta)))
+        span = slice(32 * i, 32 * i + 32)
+        x, y = (torch.from_numpy(z[:, span].copy()).to(dtype or torch.float16) for z in (a, b))
+        scales = [torch.from_numpy(z[:, i : i + 1].copy()).to(torch.float8_e8m0fnu) for z in (alpha, beta)]
+        theirs = fdpa.st_fdpa(x, y, theirs, *scales, 25, "RZ-FP32", -133, low, low)
+    each = [np.repeat(scale, 32, axis=1) for scale in (alpha, beta)]
+    left, right = (x * scale for x, scale in zip((a, b), each, strict=True))
+    lowest = [(np.frexp(scale)[1] - 1 + low).tolist() for scale in each]
+    unaware = 0
     for i in range(count):
-        ours = accumulate_aligned(left[i].tolist(), right[i].tolist(), ps.ACCUMULATORS["b200-fp8"], float(c[i]))
-        assert same(ours, float(theirs[i])), i
+        operands = left[i].tolist(), right[i].tolist(), ps.ACCUMULATORS["b200-fp8"], float(c[i])
+        assert same(accumulate_aligned(*operands, (lowest[0][i], lowest[1][i])), float(theirs[i])), i
+        unaware += not same(accumulate_aligned(*operands), float(theirs[i]))
+    assert unaware > 0  # the exponents of the values alone give other sums
+
+
+@pytest.mark.parametrize("inputs", ["mxfp8_e4m3", "mxfp6_e2m3", ("mxfp4", None), ("bf16", "mxfp8_e5m2"), "mxint8"])
+def test_subnormal_elements_of_blocks_equal_the_reference(inputs: str | tuple[str | None, str | None]) -> None:
+    rng = np.random.default_rng(9)
+    narrow = "aligned,fraction_bits=4,group=8"
+    x, w = (
+        (rng.standard_normal(shape) * 2.0 ** rng.integers(-6, 7, shape)).astype(np.float32)
+        for shape in ((1, 40, 4, 3), (2, 40, 2, 2))
+    )
+    a, b = x[0].reshape(40, 12).T, w[:, :, 0, 0].T  # both lie transposed in memory
+    c = rng.standard_normal((12, 2)).astype(np.float32)
+    a[0, :32] *= np.float32(2.0**-100)
+    for unit in ("b200-fp8", narrow, narrow + ",alignment=down", "b200-fp8,promote_every=32"):
+        expected = ps.gemm(a, b, unit, inputs=inputs, c=c, backend="reference")
+        for level in native.simd_levels():
+            with ps.simd_level(level):
+                assert_same_bits(ps.gemm(a, b, unit, inputs=inputs, c=c), expected, (unit, level))
+        got = ps.conv2d(x, w, unit, inputs=inputs, padding=1)
+        assert_same_bits(got, ps.conv2d(x, w, unit, inputs=inputs, padding=1, backend="reference"))
+    quantised = [ps.quantize(z, f, axis=i - 1) for i, z, f in ((0, a, "mxfp6_e2m3"), (-1, b, "mxfp6_e2m3"))]
+    if inputs == "mxfp6_e2m3":  # what the values alone do not show
+        assert (ps.gemm(a, b, narrow, inputs=inputs) != ps.gemm(*quantised, narrow)).any()
+
+
+def test_convolutions_of_blocks_equal_their_reference() -> None:
+    """Blocks run along channels, in the reference as in the kernels: operands are quantised once."""
+    rng = np.random.default_rng(10)
+    x, w = (
+        (rng.standard_normal(shape) * 2.0 ** rng.integers(-6, 7, shape)).astype(np.float32)
+        for shape in ((2, 40, 4, 5), (3, 40, 3, 3))
+    )
+    for fmt in ("mxfp8_e4m3", "nvfp4"):
+        got = ps.conv2d(x, w, "fp32", inputs=fmt)
+        assert_same_bits(got, ps.conv2d(x, w, "fp32", inputs=fmt, backend="reference"))
 
 
 @pytest.mark.parametrize("inputs", ["mxfp4", "nvfp4", ("mxfp4", "nvfp4")])

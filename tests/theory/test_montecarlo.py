@@ -106,5 +106,7 @@ def test_density_is_the_share_of_products_left() -> None:
 def test_wrong_arguments_are_refused_plainly(arguments: dict[str, float], sentence: str) -> None:
     with pytest.raises(ps.InputError, match=sentence):
         ps.simulate(64, "e6m5", **arguments)
+    with pytest.raises(ps.InputError, match="b200-fp4 adds blocks of elements, which simulate does not draw"):
+        ps.simulate(64, "b200-fp4", "mxfp4")
     with pytest.raises(ps.InputError, match="k must be whole numbers"):
         ps.simulate(0, "e6m5")

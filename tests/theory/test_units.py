@@ -54,6 +54,11 @@ def test_block_scaled_operands_in_a_narrow_unit(product: str) -> None:
     assert ps.predict(1024, "h100-fp8", product).snr_db == pytest.approx(simulated.snr_db, abs=0.5)
 
 
+@pytest.mark.parametrize("accumulator", ["h100-fp8", "mi300-fp8", "mi300-bf16", "v100-fp16"])
+def test_rare_groups_are_not_taken_for_overflow(accumulator: str) -> None:
+    assert ps.predict(10**6, accumulator, "e4m3fn").overflow_probability < 1e-9
+
+
 def test_downward_alignment_is_biased() -> None:
     accumulator = "aligned,fraction_bits=10,group=8,result=e8m10,alignment=down"
     simulated = ps.simulate(1024, accumulator, sums=16384, seed=6)

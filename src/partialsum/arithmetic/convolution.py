@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from partialsum.accumulators import AlignedAccumulator, AnyAccumulator, IntegerAccumulator, parse_accumulator
 from partialsum.arithmetic import native, units
+from partialsum.arithmetic.floors import NO_FLOORS, have_floors, operand_floors
 from partialsum.arithmetic.gemm import (
     DEFAULT_ACCUMULATOR,
     Array,
@@ -220,10 +221,13 @@ def _sum(
     geometry: Geometry,
     backend: Backend,
 ) -> Floats:
+    floors = NO_FLOORS
+    if any(have_floors(acc, fmt) for fmt in formats):
+        floors = operand_floors((a, b), formats, _QUANTISED_AXES[pass_])
     if backend is Backend.REFERENCE or not _fits_kernel(acc, a, b):
         from partialsum.arithmetic.reference_convolution import convolution_reference
 
-        return convolution_reference(pass_, a, b, shape, acc, formats, geometry)
+        return convolution_reference(pass_, a, b, shape, acc, formats, geometry, floors)
     result = np.empty(shape, dtype=np.float32)
     if result.size == 0:
         return result
@@ -238,6 +242,8 @@ def _sum(
         threads=native.num_threads(),
         level=native.current_simd_level(),
         forbidden=native.forbidden_kernels(),
+        a_floors=None if floors[0] is None else _five_dimensional(floors[0], missing),
+        b_floors=None if floors[1] is None else _five_dimensional(floors[1], missing),
         **units.register(acc, formats),
     )
     return result

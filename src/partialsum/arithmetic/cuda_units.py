@@ -21,6 +21,8 @@ SINGLE = Shape(1, 1, across=8, down=8, tile_k=64, unroll=4)
 _LONGEST_GROUP = 64
 _LARGE_FILLS, _MEDIUM_FILLS = 0.65, 0.75
 _E8M0_MIN_EXPONENT = -127
+_ONE_BLOCK = 2**31 - 1
+"""Steps of a block that holds any line whole."""
 
 
 class Summation(NamedTuple):
@@ -63,22 +65,28 @@ def scaled_summation(
     sizes: tuple[int, int, int],
     multiprocessors: int,
 ) -> Summation:
-    """Return the kernel for block-scaled elements; ``scales`` are those of ``a``, of ``b``, and of the two tensors."""
+    """Return the kernel for block-scaled elements; ``scales`` are those of ``a``, of ``b``, and of the two tensors.
+
+    A unit that adds ``dot`` elements exactly takes elements alone and aligns by the scales; another one takes whole
+    values, whose scales only say what subnormal elements are aligned by.
+    """
     check_group(acc)
-    lowest = [_scale_min_exponent(fmt) for fmt in formats]
+    dots = acc.dot > 1
+    lowest = [_scale_min_exponent(fmt) if dots else units.min_exponent(units.element_of(fmt)) for fmt in formats]
     lib = native.load()
     unit = lib.device_unit(units.unit_rule(acc, *lowest), dot=acc.dot)
     described = [(x.data_ptr(), list(x.shape), list(x.stride())) for x in scales[:2]]
-    blocks = [fmt.block for fmt in formats if isinstance(fmt, BlockFormat)]
+    blocks = [fmt.block if isinstance(fmt, BlockFormat) else _ONE_BLOCK for fmt in formats]
     scaled = lib.device_scaled(
         *described,
         a_block=blocks[0],
         b_block=blocks[1],
         a_tensor=scales[2].data_ptr(),
         b_tensor=scales[3].data_ptr(),
-        has_tensor_scales=any(isinstance(fmt, BlockFormat) and fmt.tensor_scale for fmt in formats),
+        has_tensor_scales=dots and any(isinstance(fmt, BlockFormat) and fmt.tensor_scale for fmt in formats),
     )
-    program = _scaled_program(shape_for(sizes, multiprocessors, group=_LONGEST_GROUP))
+    shape = shape_for(sizes, multiprocessors, group=_LONGEST_GROUP)
+    program = _scaled_program("scaled" if dots else "floored", shape)
     return Summation(program, units.no_rule(), (), (unit, scaled))
 
 
@@ -148,13 +156,13 @@ def _integer_program(shape: Shape, patches: bool) -> Program:
 
 
 @lru_cache(maxsize=8)
-def _scaled_program(shape: Shape) -> Program:
+def _scaled_program(kind: str, shape: Shape) -> Program:
     shape = shape if shape.rows < LARGE.rows else MEDIUM
-    header = '#include "scaled.cuh"\n\nusing namespace partialsum;\n'
+    header = f'#include "{kind}.cuh"\n\nusing namespace partialsum;\n'
     extra = ("DeviceUnit", "DeviceScaled")
-    sums = f"ScaledSums<{shape}>"
-    source = gemm_source("scaled", sums, shape, patches=False, header=header, extra=extra)
-    return Program((Kernel("scaled", shape, source),), None)
+    sums = f"{kind.capitalize()}Sums<{shape}>"
+    source = gemm_source(kind, sums, shape, patches=False, header=header, extra=extra)
+    return Program((Kernel(kind, shape, source),), None)
 
 
 @cache

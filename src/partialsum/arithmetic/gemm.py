@@ -17,6 +17,7 @@ from partialsum.accumulators import (
     parse_accumulator,
 )
 from partialsum.arithmetic import native, units
+from partialsum.arithmetic.floors import NO_FLOORS, Floors, have_floors, operand_floors
 from partialsum.arithmetic.quantize import quantize
 from partialsum.arithmetic.reference import gemm_reference
 from partialsum.arithmetic.scaled import gemm_scaled
@@ -133,21 +134,35 @@ def gemm_arrays(
         if not units.integers_fit(acc, a, b, c):
             return gemm_reference(a, b, acc, None, c)
     result = np.empty(shape, dtype=np.float32)
-    _run(a, b, acc, formats, c, result)
+    floors = NO_FLOORS
+    if any(have_floors(acc, fmt) for fmt in formats):
+        floors = operand_floors((a, b), formats, (-1, -2))
+    _run(a, b, acc, formats, c, result, floors)
     return result
 
 
-def _run(a: Floats, b: Floats, acc: AnyAccumulator, formats: Formats, c: Floats | None, result: Floats) -> None:
+def _run(
+    a: Floats,
+    b: Floats,
+    acc: AnyAccumulator,
+    formats: Formats,
+    c: Floats | None,
+    result: Floats,
+    floors: Floors = NO_FLOORS,
+) -> None:
     """Write ``c + a @ b`` of operands that are in their formats already into ``result``, which may be a view."""
     batch, (m, n), k = result.shape[:-2], result.shape[-2:], a.shape[-1]
+    a_shape, b_shape = (*batch, m, k), (*batch, k, n)
     native.load().gemm(
-        a=np.broadcast_to(_aligned(a), (*batch, m, k)),
-        b=np.broadcast_to(_aligned(b), (*batch, k, n)),
+        a=np.broadcast_to(_aligned(a), a_shape),
+        b=np.broadcast_to(_aligned(b), b_shape),
         c=None if c is None else np.broadcast_to(_aligned(c), result.shape),
         d=result,
         threads=native.num_threads(),
         level=native.current_simd_level(),
         forbidden=native.forbidden_kernels(),
+        a_floors=None if floors[0] is None else np.broadcast_to(floors[0], a_shape),
+        b_floors=None if floors[1] is None else np.broadcast_to(floors[1], b_shape),
         **units.register(acc, formats),
     )
 

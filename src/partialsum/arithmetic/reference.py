@@ -28,7 +28,11 @@ from partialsum.accumulators import (
 from partialsum.arithmetic import random
 from partialsum.arithmetic.random import Stream
 from partialsum.arithmetic.reference_aligned import accumulate_aligned
-from partialsum.arithmetic.reference_blocks import dequantize_blocks_reference, quantize_blocks_reference
+from partialsum.arithmetic.reference_blocks import (
+    block_exponents_reference,
+    dequantize_blocks_reference,
+    quantize_blocks_reference,
+)
 from partialsum.arithmetic.rounding import (
     Exact,
     Target,
@@ -140,8 +144,8 @@ def gemm_reference(
 
     Operands are float32 as they are; leading dimensions broadcast, as does ``c``. ``inputs`` (one format, or one
     for each operand) quantises them first with the defaults of ``quantize``, a block format along ``k``, and gives
-    an :class:`AlignedAccumulator` the smallest exponent of its operands. The result is float32; every NaN is the
-    canonical one.
+    an :class:`AlignedAccumulator` the smallest exponent of its operands (of elements with the scale of their block, for
+    formats with power-of-two scales). The result is float32; every NaN is the canonical one.
     """
     acc = parse_accumulator(accumulator)
     left, right = (np.asarray(x, dtype=np.float32) for x in (a, b))
@@ -151,13 +155,35 @@ def gemm_reference(
         )
     formats = _input_formats(inputs)
     left, right = quantize_reference(left, formats[0], axis=-1), quantize_reference(right, formats[1], axis=-2)
+    lowest = _smallest_exponents(left, formats[0], -1), _smallest_exponents(right, formats[1], -2)
+    return sums_reference(left, right, acc, lowest, c)
+
+
+Lowest = int | NDArray[Any]
+"""Smallest exponent of all elements of an operand, or of each."""
+
+
+def sums_reference(
+    left: NDArray[np.float32],
+    right: NDArray[np.float32],
+    acc: AnyAccumulator,
+    lowest: tuple[Lowest, Lowest] = (-126, -126),
+    c: ArrayLike | None = None,
+) -> NDArray[np.float32]:
+    """Return :func:`gemm_reference` of operands that are in their formats already, with their smallest exponents."""
     batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
     m, n, k = left.shape[-2], right.shape[-1], left.shape[-1]
     count = math.prod(batch)
-    rows = np.broadcast_to(left, (*batch, m, k)).reshape(count, m, k).tolist()
-    columns = np.broadcast_to(right, (*batch, k, n)).swapaxes(-1, -2).reshape(count, n, k).tolist()
+
+    def rows_of(x: Lowest) -> list[Any]:
+        return np.broadcast_to(x, (*batch, m, k)).reshape(count, m, k).tolist()
+
+    def columns_of(x: Lowest) -> list[Any]:
+        return np.broadcast_to(x, (*batch, k, n)).swapaxes(-1, -2).reshape(count, n, k).tolist()
+
+    rows, columns = rows_of(left), columns_of(right)
     start = None if c is None else np.broadcast_to(np.asarray(c, dtype=np.float32), (*batch, m, n)).reshape(-1)
-    one = _one_output(acc, formats)
+    one = _one_output(acc, rows_of(lowest[0]), columns_of(lowest[1]))
     places = itertools.product(range(count), range(m), range(n))
     values = [
         one(rows[p][i], columns[p][j], None if start is None else float(start[at]), (p, i, j))
@@ -170,18 +196,29 @@ def gemm_reference(
 _One = Callable[[Sequence[float], Sequence[float], float | None, Place], float]
 
 
-def _one_output(acc: AnyAccumulator, formats: tuple[Format | None, Format | None]) -> _One:
+def _one_output(acc: AnyAccumulator, a_lowest: list[Any], b_lowest: list[Any]) -> _One:
     if isinstance(acc, Accumulator):
         return lambda a, b, c, place: accumulate(a, b, acc, c, place)
     if isinstance(acc, AlignedAccumulator):
         if acc.dot > 1:
             raise InputError(f"accumulator {acc} adds block-scaled elements: use gemm(…, backend='reference')")
-        low = (_min_exponent(formats[0]), _min_exponent(formats[1]))
-        return lambda a, b, c, _: accumulate_aligned(a, b, acc, c, low)
+
+        def aligned(a: Sequence[float], b: Sequence[float], c: float | None, place: Place) -> float:
+            batch, row, column = place
+            return accumulate_aligned(a, b, acc, c, (a_lowest[batch][row], b_lowest[batch][column]))
+
+        return aligned
     return lambda a, b, c, _: accumulate_integer(a, b, acc, c)
 
 
-def _min_exponent(fmt: Format | None) -> int:
+def _smallest_exponents(x: NDArray[np.float32], fmt: Format | None, axis: int) -> Lowest:
+    if isinstance(fmt, BlockFormat) and isinstance(fmt.scale, str) and isinstance(fmt.element, FloatFormat):
+        return block_exponents_reference(x, fmt, axis)
+    return smallest_exponent(fmt)
+
+
+def smallest_exponent(fmt: Format | None) -> int:
+    """Return the smallest exponent of all operands of a format that is not in blocks."""
     return fmt.min_exponent if isinstance(fmt, FloatFormat) else -126
 
 

@@ -4,7 +4,8 @@ Sources: arXiv 2511.10909 (MMA-Sim: T-FDPA for NVIDIA, TR-FDPA and GTR-FDPA for 
 independent bit-accurate models. What both agree on and the records of :mod:`partialsum.accumulators` name:
 
 * A product's exponent is the **sum of its operands' exponents**; its significand, in [1, 4), is not renormalised.
-  An operand below its format's smallest exponent has that exponent (it is a subnormal); a zero has none.
+  An operand below its format's smallest exponent has that exponent (it is a subnormal), to which the exponent of a
+  power-of-two scale is added where a block has one (MX); a zero has none.
 * A result beyond the format's range becomes **infinity, also where the result is truncated**: the unit does not
   saturate. NaN and infinity propagate as IEEE 754 says; NaN is canonical.
 * CDNA3 (``join_bits``) holds each product in float32's range: a product of magnitude 2**128 or more is infinite.
@@ -43,21 +44,26 @@ Term = tuple[Exact, int]
 """A value and the exponent it is aligned by; zero has :data:`_NO_EXPONENT`."""
 
 
+Exponents = int | Sequence[int]
+"""One for all elements, or one for each."""
+
+
 def accumulate_aligned(
     a: Sequence[float],
     b: Sequence[float],
     acc: AlignedAccumulator,
     c: float | None = None,
-    min_exponents: tuple[int, int] = (-126, -126),
+    min_exponents: tuple[Exponents, Exponents] = (-126, -126),
 ) -> float:
     """Return one output of a matrix unit: ``acc.group`` products at a time, the last group may be short.
 
     The running sum starts from ``c`` as it is, or from +0. With ``acc.promote_every`` the running sum starts from
     +0 and joins a float32 total, which starts from ``c``, every that many products and once more at the end.
-    ``min_exponents`` are the smallest exponents of the operands' formats.
+    ``min_exponents`` are the smallest exponents of the operands' formats, or of each element, its scale included.
     """
     limit = power_of_two(_FP32.max_exponent + 1) if acc.join_bits is not None else None
-    terms = [_product(x, y, min_exponents, limit) for x, y in zip(a, b, strict=True)]
+    lowest = ([e] * len(a) if isinstance(e, int) else e for e in min_exponents)
+    terms = [_product(x, y, (e, f), limit) for x, y, e, f in zip(a, b, *lowest, strict=True)]
     return _promoted(0.0 if c is None else c, terms, acc)
 
 

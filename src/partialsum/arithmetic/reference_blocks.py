@@ -72,6 +72,19 @@ def dequantize_blocks_reference(
     return np.array(flat, dtype=np.float32).reshape(elements.shape)
 
 
+def block_exponents_reference(x: Floats, fmt: BlockFormat, axis: int = -1) -> NDArray[np.int64]:
+    """Return the smallest exponent of each element of ``x``, its power-of-two scale included.
+
+    ``x`` is in the format already. A subnormal element has its element format's smallest exponent, to which a matrix
+    unit adds that of the scale (arXiv 2511.10909).
+    """
+    assert isinstance(fmt.element, FloatFormat)
+    words = np.zeros(x.shape, dtype=np.uint32)
+    _, scales, _ = quantize_blocks_reference(x, fmt, Target(fmt.element, overflow=Overflow.SATURATE), words, axis)
+    exponents = np.array([exponent_of(float(scale)) for scale in scales.flat], dtype=np.int64).reshape(scales.shape)
+    return np.take(exponents, np.arange(x.shape[axis]) // fmt.block, axis=axis) + fmt.element.min_exponent
+
+
 def _scaled(element: float, factor: Fraction) -> float:
     if element == 0 or not math.isfinite(element):
         return element

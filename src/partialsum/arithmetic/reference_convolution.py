@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partialsum.accumulators import AnyAccumulator
-from partialsum.arithmetic.reference import gemm_reference
+from partialsum.arithmetic.floors import NO_FLOORS, Floors
+from partialsum.arithmetic.reference import smallest_exponent, sums_reference
 
 if TYPE_CHECKING:
     from partialsum.arithmetic.convolution import Geometry, Pass
@@ -19,12 +20,24 @@ Floats = NDArray[Any]
 
 
 def convolution_reference(
-    pass_: Pass, a: Floats, b: Floats, shape: tuple[int, ...], acc: AnyAccumulator, formats: Any, geometry: Geometry
+    pass_: Pass,
+    a: Floats,
+    b: Floats,
+    shape: tuple[int, ...],
+    acc: AnyAccumulator,
+    formats: Any,
+    geometry: Geometry,
+    floors: Floors = NO_FLOORS,
 ) -> Floats:
     """Return one pass of a convolution, operands as they are (already quantised), groups as the batch of a GEMM."""
     build = {"forward": _forward, "grad_input": _grad_input, "grad_weight": _grad_weight}[pass_]
     left, right, place = build(a, b, shape, geometry)
-    d: Floats = place(gemm_reference(left, right, acc, formats))
+    of_a, of_b = (
+        np.full_like(x, smallest_exponent(fmt)) if own is None else own
+        for x, fmt, own in zip((a, b), formats, floors, strict=True)
+    )
+    a_lowest, b_lowest = (x.astype(np.int64) for x in build(of_a, of_b, shape, geometry)[:2])
+    d: Floats = place(sums_reference(left, right, acc, (a_lowest, b_lowest)))
     return d
 
 

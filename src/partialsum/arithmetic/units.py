@@ -20,7 +20,7 @@ from partialsum.accumulators import (
 )
 from partialsum.arithmetic import native
 from partialsum.errors import InputError
-from partialsum.formats import FloatFormat, Format
+from partialsum.formats import BlockFormat, FloatFormat, Format
 
 _LARGEST_INTEGER = 2.0**30
 """Below it products, and sums of two of them, stay far inside the 64 bits that the kernel computes in."""
@@ -43,6 +43,11 @@ def register(acc: AnyAccumulator, formats: tuple[Format | None, Format | None]) 
 def min_exponent(fmt: Format | None) -> int:
     """Return the smallest exponent of an operand's format, which a matrix unit aligns subnormals by."""
     return fmt.min_exponent if isinstance(fmt, FloatFormat) else -126
+
+
+def element_of(fmt: Format | None) -> Format | None:
+    """Return the format of the elements that share a power-of-two scale, or the format itself."""
+    return fmt.element if isinstance(fmt, BlockFormat) and isinstance(fmt.scale, str) else fmt
 
 
 @functools.lru_cache(maxsize=1)

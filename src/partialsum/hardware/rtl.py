@@ -78,78 +78,92 @@ def bench_sums(design: Design, tables: Any, files: dict[str, str]) -> str:
 
 def ports(design: Design) -> Ports:
     """Return the ports of the accumulating unit's core."""
-    unit = design.unit
-    match unit:
-        case FloatUnit(accumulator=acc):
-            adder = design.main_adder
-            significand = acc.product.precision if acc.product else unit.product_bits
-            rounder = unit.product_rounder
-            return Ports(
-                a_bits=unit.a.bits,
-                b_bits=unit.b.bits,
-                product_bits=4 + adder.exponent_bits + significand,
-                sum_bits=acc.format.bits,
-                total_bits=acc.format.bits,
-                sum_name=str(acc.format),
-                total_name=str(acc.format),
-                multiplier="product" if acc.product else "multiply",
-                product_port="x" if acc.product else "product",
-                adder="sum_main",
-                adder_port="x",
-                addend_port="y",
-                result_port="sum",
-                clocked=True,
-                chunk=acc.chunk,
-                shared=design.shared,
-                random=adder.fraction_bits if design.stochastic else 0,
-                random_product=rounder.fraction_bits if rounder and design.stochastic else 0,
-                lfsr=design.random is RandomSource.LFSR,
-                sum_fmt=acc.format,
-                total_adder=adder if design.shared else unit.chunk_adder,
-                product_significand=significand,
-            )
-        case GroupUnit(accumulator=group):
-            result = group.result
-            return Ports(
-                a_bits=group.group * unit.a.bits,
-                b_bits=group.group * unit.b.bits,
-                product_bits=group.group * (3 + unit.exponent_bits + unit.product_bits),
-                sum_bits=result.bits,
-                total_bits=FP32.bits if group.promote_every else result.bits,
-                sum_name=str(result),
-                total_name="fp32" if group.promote_every else str(result),
-                multiplier="products",
-                product_port="products",
-                adder="together",
-                adder_port="products",
-                addend_port="c",
-                result_port="d",
-                clocked=True,
-                chunk=design.chunk,
-                group=group.group,
-                sum_fmt=result,
-                total_adder=unit.total_adder,
-                total_role="total",
-                normalises_partial=unit.normalises_sum,
-            )
-        case IntegerUnit(accumulator=integer):
-            name = f"{integer.bits} bits"
-            return Ports(
-                a_bits=unit.a.bits,
-                b_bits=unit.b.bits,
-                product_bits=unit.product_bits,
-                sum_bits=integer.bits,
-                total_bits=integer.bits,
-                sum_name=name,
-                total_name=name,
-                multiplier="multiply",
-                product_port="product",
-                adder="sum_main",
-                adder_port="x",
-                addend_port="y",
-                result_port="sum",
-                clocked=False,
-            )
+    match design.unit:
+        case FloatUnit() as unit:
+            return _float_ports(design, unit)
+        case GroupUnit() as unit:
+            return _group_ports(design, unit)
+        case IntegerUnit() as unit:
+            return _integer_ports(unit)
+
+
+def _float_ports(design: Design, unit: FloatUnit) -> Ports:
+    acc = unit.accumulator
+    adder = design.main_adder
+    significand = acc.product.precision if acc.product else unit.product_bits
+    rounder = unit.product_rounder
+    return Ports(
+        a_bits=unit.a.bits,
+        b_bits=unit.b.bits,
+        product_bits=4 + adder.exponent_bits + significand,
+        sum_bits=acc.format.bits,
+        total_bits=acc.format.bits,
+        sum_name=str(acc.format),
+        total_name=str(acc.format),
+        multiplier="product" if acc.product else "multiply",
+        product_port="x" if acc.product else "product",
+        adder="sum_main",
+        adder_port="x",
+        addend_port="y",
+        result_port="sum",
+        clocked=True,
+        chunk=acc.chunk,
+        shared=design.shared,
+        random=adder.fraction_bits if design.stochastic else 0,
+        random_product=rounder.fraction_bits if rounder and design.stochastic else 0,
+        lfsr=design.random is RandomSource.LFSR,
+        sum_fmt=acc.format,
+        total_adder=adder if design.shared else unit.chunk_adder,
+        product_significand=significand,
+    )
+
+
+def _group_ports(design: Design, unit: GroupUnit) -> Ports:
+    group = unit.accumulator
+    result = group.result
+    return Ports(
+        a_bits=group.group * unit.a.bits,
+        b_bits=group.group * unit.b.bits,
+        product_bits=group.group * (3 + unit.exponent_bits + unit.product_bits),
+        sum_bits=result.bits,
+        total_bits=FP32.bits if group.promote_every else result.bits,
+        sum_name=str(result),
+        total_name="fp32" if group.promote_every else str(result),
+        multiplier="products",
+        product_port="products",
+        adder="together",
+        adder_port="products",
+        addend_port="c",
+        result_port="d",
+        clocked=True,
+        chunk=design.chunk,
+        group=group.group,
+        sum_fmt=result,
+        total_adder=unit.total_adder,
+        total_role="total",
+        normalises_partial=unit.normalises_sum,
+    )
+
+
+def _integer_ports(unit: IntegerUnit) -> Ports:
+    integer = unit.accumulator
+    name = f"{integer.bits} bits"
+    return Ports(
+        a_bits=unit.a.bits,
+        b_bits=unit.b.bits,
+        product_bits=unit.product_bits,
+        sum_bits=integer.bits,
+        total_bits=integer.bits,
+        sum_name=name,
+        total_name=name,
+        multiplier="multiply",
+        product_port="product",
+        adder="sum_main",
+        adder_port="x",
+        addend_port="y",
+        result_port="sum",
+        clocked=False,
+    )
 
 
 def _float_parts(design: Design) -> list[str]:

@@ -85,31 +85,50 @@ def measure(
     loss_function = parse_loss(loss)
     path = None if resume is None else Path(resume)
     done = 0 if path is None or not path.exists() else _load(path, collector, signature)
-    name = type(model).__name__
+
+    def save(done: int) -> None:
+        if path is not None:
+            _save(path, collector, signature, done)
+
+    def after(done: int) -> None:
+        collector.magnitudes.forget()
+        if progress is not None:
+            progress(done)
+
     with collector.runner.running(), as_it_was(model), attach(model, policy or Policy(), observer=collector):
-        saved = -_SAVE_EVERY_S
-        start, count = done, 0
-        try:
-            for count, batch in enumerate(batches, 1):
-                if count <= start:
-                    continue
-                run_batch(model, batch, loss_function)
-                collector.magnitudes.forget()
-                done = count
-                if progress is not None:
-                    progress(done)
-                if path is not None and time.monotonic() - saved > _SAVE_EVERY_S:
-                    _save(path, collector, signature, done)
-                    saved = time.monotonic()
-        except KeyboardInterrupt:
-            if path is not None and count in (0, done):
-                _save(path, collector, signature, done)
-            raise
+        done = _run_batches(model, batches, loss_function, done, after, save)
     if not done:
         raise InputError("batches must give at least one batch, got none")
-    if path is not None:
-        _save(path, collector, signature, done)
-    return summarise(name, done, collector.runner.accumulators, collector.gauges, signature)
+    save(done)
+    return summarise(type(model).__name__, done, collector.runner.accumulators, collector.gauges, signature)
+
+
+def _run_batches(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Loss | None,
+    done: int,
+    after: Callable[[int], None],
+    save: Callable[[int], None],
+) -> int:
+    """Run what comes after the first ``done`` batches, saving now and then; return how many are done in all."""
+    saved = -_SAVE_EVERY_S
+    start, count = done, 0
+    try:
+        for count, batch in enumerate(batches, 1):
+            if count <= start:
+                continue
+            run_batch(model, batch, loss)
+            done = count
+            after(done)
+            if time.monotonic() - saved > _SAVE_EVERY_S:
+                save(done)
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        if count in (0, done):
+            save(done)
+        raise
+    return done
 
 
 def _prepare(

@@ -19,7 +19,7 @@ from partialsum.theory.predict import predict
 _OPERANDS = {"fp4": (2, 1), "fp8": (5, 3), "fp16": (5, 10), "bf16": (8, 7), "tf32": (8, 10)}
 """Exponent and mantissa bits that the units of chips take, by the end of their names."""
 _SHOWN = (128, 512, 2048, 8192)
-"""Promotion intervals whose SNR a report shows."""
+"""Promotion intervals whose SNR a report shows, beside the one that the target asks for."""
 
 
 def fit_unit(rows: Sequence[Row], unit: Unit, criterion: Criterion) -> tuple[list[UnitSnr], UnitSummary]:
@@ -32,8 +32,21 @@ def fit_unit(rows: Sequence[Row], unit: Unit, criterion: Criterion) -> tuple[lis
         fits[kind] = _Fit(unit, kind, criterion)
         found |= {(kind, k): answer for k, answer in fits[kind].all(sorted({row.k for row in own})).items()}
     longest = max(rows, key=lambda row: row.k)
-    shown = fits[kind_of(longest)].by_interval(longest.k)
-    return [found[kind_of(row), row.k] for row in rows], UnitSummary(unit, longest.k, shown)
+    answers = [found[kind_of(row), row.k] for row in rows]
+    asked = min((own.interval for own in answers if own.interval is not None), default=None)
+    shown = fits[kind_of(longest)].by_interval(longest.k, asked)
+    shares = tuple(_served(rows, answers, interval) for interval, _ in shown) if unit.means == "promotion" else ()
+    return answers, UnitSummary(unit, longest.k, shown, shares)
+
+
+def _served(rows: Sequence[Row], answers: Sequence[UnitSnr], interval: int) -> float:
+    """Return the share of the MACs that keep the target where those GEMMs promote that need it."""
+    macs = sum(
+        row.macs
+        for row, own in zip(rows, answers, strict=True)
+        if own.meets_target or (own.interval is not None and own.interval >= interval)
+    )
+    return macs / (sum(row.macs for row in rows) or 1)
 
 
 def takes_operands(preset: str, name: str) -> bool:
@@ -80,11 +93,11 @@ class _Fit:
             answers[k] = UnitSnr(self._unit.name, told_db(snr), gain, lost, meets, interval, kept)
         return answers
 
-    def by_interval(self, k: int) -> tuple[tuple[int, float | None], ...]:
+    def by_interval(self, k: int, asked: int | None) -> tuple[tuple[int, float | None], ...]:
         """Return what a sum of ``k`` keeps with several intervals; nothing for a unit that cannot cut sums short."""
         return tuple(
             (interval, told_db(self._snr_db(k, interval)))
-            for interval in _SHOWN
+            for interval in sorted({*_SHOWN, *([] if asked is None else [asked])})
             if interval < k and interval in self._intervals(k)
         )
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from partialsum.arithmetic.error_moments import ROUNDINGS, error_moments
 from partialsum.theory.grids import Rounder
 from partialsum.theory.products import ProductLaw, few_values
 
@@ -21,7 +23,7 @@ Index = NDArray[np.int64]
 _TAIL_STEPS = 8
 """Bins per octave among the large products."""
 _BLOCK = 32768
-"""Additions worked on at once, so that their moments stay in the processor's cache."""
+"""Additions worked on at once where there is no native kernel, so that their moments stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,16 @@ class BinnedLaw:
     def brought(self) -> Array:
         """Sums of :attr:`powers` times the errors that products bring along [3, bins]."""
         return self.sums(self.powers * self.law.error)
+
+    @cached_property
+    def columns(self) -> Array:
+        """Values, weights, errors and offsets [4, products]."""
+        return np.stack([self.law.values, self.law.weights, self.law.error, self.offset])
+
+    @cached_property
+    def ends(self) -> Index:
+        """:attr:`starts`, and where the last bin ends."""
+        return np.append(self.starts, self.law.values.size).astype(np.int64)
 
     def sums(self, x: Array) -> Array:
         """Sum ``x`` [..., products] over the products of each bin."""
@@ -125,12 +137,28 @@ def additions(
 
     ``held`` is what is left of the numbers when the products arrive, where the adder cuts them first.
     """
-    rows = max(1, _BLOCK // bins.law.values.size)
     left = numbers if held is None else held
     magnitudes = np.abs(np.concatenate([left.ravel(), bins.law.values]))
-    normal = rounder.in_normal_range(float(magnitudes[magnitudes > 0].min(initial=np.inf)), float(magnitudes.max()))
+    total = np.ascontiguousarray(shares.sum(1))
+    if rounder.in_normal_range(float(magnitudes[magnitudes > 0].min(initial=np.inf)), float(magnitudes.max())) and (
+        rounder.format.man_bits > 0 and rounder.rounding in ROUNDINGS
+    ):
+        moments, crossed = error_moments(
+            (numbers, left, shares),
+            bins.columns,
+            bins.ends,
+            rounder.rounding,
+            rounder.format.man_bits,
+            rounder.drawn_bits,
+        )
+        return _gathered(bins, total, None, Errors._make([*moments, crossed]))
+    rows = max(1, _BLOCK // bins.law.values.size)
     blocks = [
-        _block(numbers[i : i + rows], left[i : i + rows], shares[i : i + rows], rounder, bins, normal=normal)
+        _gathered(
+            bins,
+            total[i : i + rows],
+            *errors(numbers[i : i + rows], left[i : i + rows], shares[i : i + rows], rounder, bins),
+        )
         for i in range(0, max(len(numbers), 1), rows)
     ]
     return blocks[0] if len(blocks) == 1 else _stacked(blocks)
@@ -145,67 +173,67 @@ def _stacked(blocks: list[Additions]) -> Additions:
     return Additions((moves[0], moves[1], moves[2]), (drifts[0], drifts[1], drifts[2]), error, power)
 
 
-def _block(
-    numbers: Array, left: Array, shares: Array, rounder: Rounder, bins: BinnedLaw, *, normal: bool
-) -> Additions:
-    """Work on a block; passes over its [rows, products] arrays are what an evolution spends its time on."""
+class Errors(NamedTuple):
+    """Sums [origins, bins] of weight times powers of an addition's error δ, the product's error e and its offset.
+
+    δ²; δ; δ·offset; δ·offset²; δ² + δe; (δ² + δe)·offset; δ³ + δ²e; and [origins] δe over all products.
+    """
+
+    squared: Array
+    first: Array
+    first_at: Array
+    first_at2: Array
+    second: Array
+    second_at: Array
+    third: Array
+    crossed: Array
+
+
+def errors(
+    numbers: Array, left: Array, shares: Array, rounder: Rounder, bins: BinnedLaw
+) -> tuple[Array | None, Errors]:
+    """Return the errors of any rounding in any range, and which shares [rows, products] are kept if some overflow."""
     law, shape = bins.law, (numbers.shape[0], bins.law.values.size)
-    total = np.ascontiguousarray(shares.sum(1))
     first, second, third, kept = np.zeros(shape), np.zeros(shape), np.zeros(shape), None
     for x, start, share in zip(numbers.T, left.T, shares.T, strict=True):
-        if not share.any():
-            continue
         z = start[:, None] + law.values
-        for y, probability in rounder.outcomes(z, normal=normal):
-            overflowed = np.isinf(y) if not (normal or rounder.saturates) else None
-            delta = np.subtract(y, z, out=y)
+        for y, probability in rounder.outcomes(z):
+            delta = y - z
             part = share[:, None] * probability
-            if overflowed is not None and overflowed.any():
+            overflowed = np.isinf(y)
+            if overflowed.any():
                 delta[overflowed] = 0.0
-                kept = np.repeat(total[:, None], shape[1], axis=1) if kept is None else kept
+                kept = np.repeat(shares.sum(1)[:, None], shape[1], axis=1) if kept is None else kept
                 kept -= part * overflowed
-            if left is not numbers:
-                delta += (start - x)[:, None]
-            part = part * delta
-            first += part
-            part *= delta
-            second += part
-            part *= delta
-            third += part
-    return _gathered(bins, total, kept, first, second, third)
+            delta += (start - x)[:, None]
+            first += part * delta
+            second += part * delta**2
+            third += part * delta**3
+    first, second, third = law.weights * first, law.weights * second, law.weights * third
+    crossed = law.error * first
+    both = second + crossed
+    columns = second, first, first * bins.offset, first * bins.offset**2, both, both * bins.offset
+    summed = [bins.sums(column) for column in (*columns, third + law.error * second)]
+    return kept, Errors._make([*summed, crossed.sum(1)])
 
 
-def _gathered(
-    bins: BinnedLaw, total: Array, kept: Array | None, first: Array, second: Array, third: Array
-) -> Additions:
-    """Sum the errors' moments over bins; ``kept`` is ``total`` for all products unless some overflow. Spoils its input."""
+def _gathered(bins: BinnedLaw, total: Array, kept: Array | None, err: Errors) -> Additions:
+    """Put moves and errors together; ``kept`` is ``total`` for all products unless some overflow."""
     law = bins.law
-    erring = bool(law.error.any())
     if kept is None:
         mass, brought = (total[:, None] * part[:, None] for part in (bins.masses, bins.brought))
     else:
         mass, brought = (
             np.stack([bins.sums(kept * part) for part in bins.powers * factor]) for factor in (1.0, law.error)
         )
-    first *= law.weights
-    second *= law.weights
-    third *= law.weights
-    plain = bins.sums(second)
-    if erring:
-        third += law.error * second
-        second += law.error * first
-    error, power = first.sum(1) + brought[0].sum(1), plain.sum(1) + total * law.error_power
-    if erring:
-        power += 2 * first @ law.error
-    a0, c0, f0 = bins.sums(first), bins.sums(second), bins.sums(third)
-    first *= bins.offset
-    second *= bins.offset
-    a1, c1 = bins.sums(first), bins.sums(second)
-    first *= bins.offset
-    a2 = bins.sums(first)
-    moves = mass[0], mass[1] + a0, mass[2] + 2 * a1 + plain
-    drifts = a0 + brought[0], a1 + brought[1] + c0, a2 + brought[2] + 2 * c1 + f0
-    return Additions(moves, drifts, error, power)
+    moves = mass[0], mass[1] + err.first, mass[2] + 2 * err.first_at + err.squared
+    drifts = (
+        err.first + brought[0],
+        err.first_at + brought[1] + err.second,
+        err.first_at2 + brought[2] + 2 * err.second_at + err.third,
+    )
+    power = err.squared.sum(1) + total * law.error_power + 2 * err.crossed
+    return Additions(moves, drifts, err.first.sum(1) + brought[0].sum(1), power)
 
 
 def mixed(parts: list[Additions], weights: Array) -> Additions:

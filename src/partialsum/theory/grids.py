@@ -54,6 +54,11 @@ class Rounder:
         """Whether no result is ever infinite."""
         return self.overflow is Overflow.SATURATE or self.rounding is Rounding.TOWARD_ZERO
 
+    @property
+    def drawn_bits(self) -> int:
+        """Random bits of stochastic rounding."""
+        return self.random_bits or max(_CARRIER_MAN_BITS - self.format.man_bits, _STOCHASTIC_BITS)
+
     def quantum(self, x: Array) -> Array:
         """Distance between neighbours of the grid in the binade of each ``x`` (zero lies in the lowest one)."""
         return quantum_of(self.format, x)
@@ -66,22 +71,11 @@ class Rounder:
         floor = math.ldexp(1.0, self.format.min_exponent + _DOUBLE_MAN_BITS + 1)
         return least >= floor and 4 * most <= self.format.max
 
-    def outcomes(self, z: Array, *, normal: bool = False) -> list[Outcome]:
+    def outcomes(self, z: Array) -> list[Outcome]:
         """Round exact values; returns one outcome, or under stochastic rounding the two neighbours.
 
-        An overflow under the ``infinity`` policy is ±inf whether or not the format has a code for it. ``normal``
-        promises that there is none, nor a subnormal (:meth:`in_normal_range`), which saves time.
+        An overflow under the ``infinity`` policy is ±inf whether or not the format has a code for it.
         """
-        if normal and self.format.man_bits > 0:
-            if self.rounding is Rounding.TOWARD_ZERO:
-                kept = np.int64(-1 << (_DOUBLE_MAN_BITS - self.format.man_bits))
-                return [((z.view(np.int64) & kept).view(np.float64), 1.0)]
-            if self.rounding is Rounding.NEAREST_EVEN:
-                magic = (z.view(np.int64) & _EXPONENT_BITS).view(np.float64)
-                magic *= 1.5 * 2.0 ** (_DOUBLE_MAN_BITS - self.format.man_bits)  # its ulp is z's quantum
-                y = z + magic
-                y -= magic
-                return [(y, 1.0)]
         quantum = self.quantum(z)
         steps = z / quantum
         match self.rounding:
@@ -102,7 +96,7 @@ class Rounder:
         return [(self._limit(rounded * quantum, z), 1.0)]
 
     def _stochastic(self, steps: Array, quantum: Array) -> list[Outcome]:
-        bits = self.random_bits or max(_CARRIER_MAN_BITS - self.format.man_bits, _STOCHASTIC_BITS)
+        bits = self.drawn_bits
         below = np.trunc(steps)
         share = np.floor(np.ldexp(np.abs(steps - below), bits)) * 0.5**bits
         inner = self._limit(below * quantum, steps)

@@ -70,7 +70,7 @@ class IntegerRounder(Rounder):
         """Return no: there is no time to save."""
         return False
 
-    def outcomes(self, z: Array, *, normal: bool = False) -> list[Outcome]:
+    def outcomes(self, z: Array) -> list[Outcome]:
         """Return the sums that the register holds; lost ones are infinite."""
         inside = np.clip(z, -self.format.max, self.format.max - 1)
         if self.saturates:

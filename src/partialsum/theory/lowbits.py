@@ -44,12 +44,13 @@ class LowBits:
         self._even = np.array([even.get(int(k), 0.5) for k in binades])[place]
         deviation = np.sqrt(law.variance)
         extra = law.power / (2 * float(law.weights @ np.abs(law.values)))
+        rates = np.array([_decay(law, q) for q in quanta])[place]
         self._levels = []
         for j in range(1, LEVELS + 1):
             mine = np.ones_like(self.steep) if j == 1 else self.steep
             away = (np.ldexp(1.0, exponent + j) - magnitude + extra) / deviation
-            rate = np.array([_decay(law, q, j) for q in quanta])[place]
-            self._levels.append((away[mine, None], magnitude[mine, None] / deviation, rate[mine]))
+            rate = rates[mine, 2 ** (LEVELS - j) - 1 :: 2 ** (LEVELS - j)]
+            self._levels.append((away[mine, None], magnitude[mine, None] / deviation, rate))
 
     def weights(self, n: float) -> Array:
         """Return [LEVELS + 1, nodes]: P(odd multiple of 2^level quanta), P(multiple of 2^LEVELS), after ``n`` additions."""
@@ -57,7 +58,7 @@ class LowBits:
         clean[0] = 1.0
         for j, (away, place, rate) in enumerate(self._levels, 1):
             mine = slice(None) if j == 1 else self.steep
-            kept = _kept(rate, away, place, max(n, 1e-9)).mean(1)
+            kept = _kept(rate, away, place, max(n, 1e-9)) @ _conjugates(rate.shape[1])
             fresh = self._even[mine] * 2.0 ** (1 - j)
             clean[j, mine] = fresh + (1 - fresh) * kept
         weights = np.maximum(clean[:-1] - clean[1:], 0.0)
@@ -73,12 +74,18 @@ class LowBits:
         return weights
 
 
-def _decay(law: ProductLaw, quantum: float, j: int) -> Array:
-    """Return −log φ_k for k = 1 … 2^j − 1 of the products rounded to whole quanta."""
-    quanta = np.rint(law.values / quantum) % 2**j
-    mass = np.bincount(quanta.astype(np.int64), law.weights, 2**j)
-    character = np.abs(np.fft.fft(mass))[1:]
-    return np.asarray(-np.log(np.clip(character, 1e-6, 1.0)))
+def _decay(law: ProductLaw, quantum: float) -> Array:
+    """Return −log |φ_k| for k = 1 … 2^(LEVELS − 1) of the products rounded to whole quanta; the others mirror these."""
+    quanta = np.rint(law.values / quantum) % 2**LEVELS
+    mass = np.bincount(quanta.astype(np.int64), law.weights, 2**LEVELS)
+    return np.asarray(-np.log(np.clip(np.abs(np.fft.rfft(mass))[1:], 1e-6, 1.0)))
+
+
+def _conjugates(count: int) -> Array:
+    """Return weights that average over k = 1 … 2^j − 1 from the first ``count`` = 2^(j−1) of them."""
+    weights = np.full(count, 2.0)
+    weights[-1] = 1.0
+    return np.asarray(weights / weights.sum())
 
 
 def _kept(rate: Array, distance: Array, place: Array, n: float) -> Array:

@@ -93,6 +93,11 @@ def simulate(
         raise InputError(
             f"k must be at most {_LONGEST_INTEGER} to simulate an integer register, got {lengths.max()}"
         )
+    if isinstance(acc, AlignedAccumulator) and acc.dot > 1:
+        raise InputError(
+            f"accumulator {acc} adds blocks of elements, which simulate does not draw (it draws products); "
+            "predict takes it, and gemm adds blocks of your own bit for bit"
+        )
     law = resolve_product(product, density, mean)
     distinct, place = np.unique(lengths.ravel(), return_inverse=True)
     tiles = max(math.ceil(sums / _TILE), 16)

@@ -82,7 +82,7 @@ def check_lengths(k: ArrayLike) -> NDArray[np.int64]:
     """Return accumulation lengths as an array of integers; raises :class:`InputError` for anything else."""
     lengths = np.asarray(k)
     if lengths.dtype.kind not in "iu" or lengths.size == 0 or lengths.min() < 1 or lengths.max() > MAX_LENGTH:
-        raise InputError(f"k must be whole numbers from 1 to 10**15, got {k!r}")
+        raise InputError(f"k must be whole numbers from 1 to 10**15, got {lengths.tolist()!r}")
     return lengths
 
 

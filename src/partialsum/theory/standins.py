@@ -22,6 +22,8 @@ _FAR = 1e-9
 """Share of the product's second moment beyond the reach within which a binade's ends are felt."""
 _COARSE_QUANTUM = 0.25
 """Quantum over the product's root mean square from which that reach is the largest product's instead."""
+_ABOUT_ZERO = 3 / 8, 3 / 16, 1 / 16
+"""Where numbers about zero are looked at, in gaps: of several binades."""
 _GOLDEN = 0.6180339887498949
 
 
@@ -96,9 +98,15 @@ def stand_ins(nodes: Nodes, rounder: Rounder, chosen: Flags, law: ProductLaw) ->
     dither = (_GOLDEN * np.abs(rest - np.searchsorted(nodes.x, 0.0))) % 1.0
     sided = (np.frexp(np.abs(x))[0] == 0.5) | (x == 0)  # powers of two, and zero
     steep = np.abs(x) < STEEP * np.sqrt(law.power)
-    places = [0.5 * side * dither - 0.25 * side, 0.5 * dither * side, 0.5 * (dither - 1) * side]
+    one = 0.5 * side * dither - 0.25 * side
+    either = [0.5 * dither * side, 0.5 * (dither - 1) * side]
+    about = [np.full_like(x, place) for part in _ABOUT_ZERO for place in (part, -part)]
     for levels, by_slope in ((_ALL, steep), (_PARITY, ~steep)):
-        for mine, used in ((~sided & by_slope, places[:1]), (sided & by_slope, places[1:])):
+        for mine, used in (
+            (~sided & by_slope, [one]),
+            (sided & by_slope & (x != 0), either),
+            (by_slope & (x == 0), about),
+        ):
             if mine.any():
                 columns = [
                     _neighbours(x[mine], left[mine], right[mine], place[mine], rounder, levels) for place in used
