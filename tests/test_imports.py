@@ -20,7 +20,7 @@ MODULES = {
 CHAIN = ("formats", "accumulators", "arithmetic", "emulation", "experiments")
 FOUNDATION = {"errors", "choices", "files"}
 TORCH_FREE = ("theory", "hardware", "formats", "accumulators", *sorted(FOUNDATION))
-MAY_USE_TORCH = {"partialsum.theory.montecarlo", "partialsum.theory.sampling"}
+MAY_USE_TORCH = {f"partialsum.theory.{name}" for name in ("drawing", "montecarlo", "sampling")}
 REFERENCE = {f"partialsum.arithmetic.{name}" for name in ("random", "reference", "reference_aligned", "rounding")}
 """The exact reference, plain Python: what hardware is tested against, and the only arithmetic it may import."""
 ITSELF = {"partialsum.arithmetic"}

@@ -24,8 +24,8 @@ struct FloatingSums {
         : p(p), step(p.rule), in_chunk(0), chunk(0), chunk_row{}, chunk_column{},
           first_row(static_cast<uint32_t>(own.row_of(0))), first_column(static_cast<uint32_t>(own.column_of(0))) {
         if constexpr (chunked && Step::random) {
-            chunk_row = words_of(p.rule, Stream::chunk_row, p.rule.sum, own.batch);
-            chunk_column = words_of(p.rule, Stream::chunk_column, p.rule.sum, own.batch);
+            chunk_row = words_of(p.rule, Stream::chunk_row, p.rule.sum, own.batch, raised(p.rule.sum));
+            chunk_column = words_of(p.rule, Stream::chunk_column, p.rule.sum, own.batch, raised(p.rule.sum));
         }
         #pragma unroll
         for (int i = 0; i < rows; ++i) {
@@ -36,6 +36,9 @@ struct FloatingSums {
     }
 
     __device__ static constexpr int steps_at_once() { return Shape::tile_k; }
+
+    // How far up random words are moved before they are shared.
+    __device__ static int32_t raised(const Grid& grid) { return Step::Lanes::raised(grid); }
 
     template <class A, class B>
     __device__ void add(const A& a, const B& b, int64_t first, int steps) {

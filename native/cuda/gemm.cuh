@@ -16,18 +16,20 @@ struct Shape {
     static constexpr int tile_rows = down * rows, tile_columns = across * columns;
 };
 
-// Where the random words of one side come from: a stream's key, and how many bits of a word are kept.
+// Where the random words of one side come from: a stream's key, how many bits of a word are kept, and how far up they go.
 struct WordSource {
     uint32_t key;
-    int32_t dropped;
+    int32_t dropped, raised;
 
-    __device__ uint32_t at(int64_t line, int64_t step) const {
-        return word_at(word_start(key, static_cast<uint32_t>(line)), static_cast<uint32_t>(step)) >> dropped;
+    __device__ uint32_t start(int64_t line) const { return word_start(key, static_cast<uint32_t>(line)); }
+    __device__ uint32_t from(uint32_t start, int64_t step) const {
+        return word_at(start, static_cast<uint32_t>(step)) >> dropped << raised;
     }
+    __device__ uint32_t at(int64_t line, int64_t step) const { return from(start(line), step); }
 };
 
-__device__ inline WordSource words_of(const Rule& rule, Stream stream, const Grid& grid, int64_t batch) {
-    return {stream_key(rule.seed, stream, static_cast<uint32_t>(batch)), 32 - grid.random_bits};
+__device__ inline WordSource words_of(const Rule& rule, Stream stream, const Grid& grid, int64_t batch, int32_t raised) {
+    return {stream_key(rule.seed, stream, static_cast<uint32_t>(batch)), 32 - grid.random_bits, raised};
 }
 
 // Neighbours in shared memory, read 16 bytes at a time where there are that many.
@@ -58,6 +60,7 @@ struct Side {
     static constexpr int tile_k = Shape::tile_k, threads = Shape::threads;
     static constexpr int per_thread = lines * tile_k / threads;
     static constexpr int padded = lines + 4;  // rows of different steps start in different banks, 16 bytes aligned
+    static constexpr int lines_apart = threads / tile_k, steps_apart = threads / lines;
     static_assert(per_thread * threads == lines * tile_k, "every thread moves as many elements");
     static_assert(threads % tile_k == 0 && threads % lines == 0, "a thread's elements lie a fixed way apart");
 
@@ -65,36 +68,43 @@ struct Side {
         static constexpr int padded_lines = padded;
         alignas(16) float value[tile_k][padded];
         alignas(16) uint32_t word[words > 0 ? words : 1][words > 0 ? tile_k : 1][padded];
+        uint32_t start[words > 0 ? words : 1][words > 0 ? lines : 1];  // what the words of a line share
         DevicePlace step[has_patches ? tile_k : 1];
     };
 
     const DeviceSource& source;
     const float* data;  // of the thread's first element
-    int64_t first_line, line_count, k;
-    int32_t line, step, line_hop, step_hop;  // of the thread's first element, and from one to the next
+    int64_t k, hop;     // from one of the thread's elements to the next, in memory
+    int32_t line, step; // of the thread's first element
+    int32_t lines_left; // lines from the first element's on
+    bool along_k;       // a thread's elements are of one step and many lines, else of one line and many steps
     WordSource word[words > 0 ? words : 1];
     Shared& shared;
     float next[per_thread];
     DevicePlace place;  // of the thread's own line, where the operand is made of patches
 
     __device__ Side(const DeviceSource& source, int64_t batch, int64_t first_line, int64_t line_count, int64_t k, Shared& shared)
-        : source(source), data(source.data + batch), first_line(first_line), line_count(line_count), k(k), word{},
-          shared(shared), place{} {
+        : source(source), data(source.data + batch), k(k), hop(0), word{}, shared(shared), place{} {
         const int thread = threadIdx.x;
-        const bool along_k = !has_patches && source.k_is_dense != 0;
+        along_k = !has_patches && source.k_is_dense != 0;
         line = along_k ? thread / tile_k : thread % lines;
         step = along_k ? thread % tile_k : thread / lines;
-        line_hop = along_k ? threads / tile_k : 0;
-        step_hop = along_k ? 0 : threads / lines;
+        lines_left = static_cast<int32_t>(line_count - first_line) - line;
         if constexpr (has_patches) {
-            if (line + first_line < line_count) place = place_of(source.patches.line, first_line + line);
+            if (lines_left > 0) place = place_of(source.patches.line, first_line + line);
         } else {
             data += (first_line + line) * source.line_stride + step * source.k_stride;
+            hop = along_k ? lines_apart * source.line_stride : steps_apart * source.k_stride;
         }
     }
 
-    __device__ int line_of(int i) const { return line + i * line_hop; }
-    __device__ int step_of(int i) const { return step + i * step_hop; }
+    // The starts of all lines' words must be in shared memory before `share`; a barrier lies between.
+    __device__ void start_words(int64_t first_line) {
+        #pragma unroll
+        for (int w = 0; w < words; ++w) {
+            for (int l = threadIdx.x; l < lines; l += threads) shared.start[w][l] = word[w].start(first_line + l);
+        }
+    }
 
     // The steps' places must be in shared memory before `fetch`; a barrier lies between.
     __device__ void place_steps(int64_t first) {
@@ -104,28 +114,38 @@ struct Side {
         }
     }
 
+    // How many of the thread's elements lie inside the operand, from its first one on.
+    __device__ int inside(int64_t first) const {
+        const int steps_left = (k - first < tile_k ? static_cast<int>(k - first) : tile_k) - step;
+        if (lines_left <= 0 || steps_left <= 0) return 0;
+        return along_k ? (lines_left + lines_apart - 1) / lines_apart : (steps_left + steps_apart - 1) / steps_apart;
+    }
+
     __device__ void fetch(int64_t first) {
+        const int count = inside(first);
+        const float* from = data + first * source.k_stride;
         #pragma unroll
-        for (int i = 0; i < per_thread; ++i) {
-            const int l = line_of(i), s = step_of(i);
-            const bool inside = first_line + l < line_count && first + s < k;
+        for (int i = 0; i < per_thread; ++i, from += hop) {
             next[i] = 0.0f;
-            if (!inside) continue;
+            if (i >= count) continue;
             if constexpr (has_patches) {
-                next[i] = patch_element(source, data, place, shared.step[s]);
+                next[i] = patch_element(source, data, place, shared.step[step + i * steps_apart]);
             } else {
-                next[i] = data[(l - line) * source.line_stride + (first + s - step) * source.k_stride];
+                next[i] = *from;
             }
         }
     }
 
     __device__ void share(int64_t first) {
+        float* to = &shared.value[step][line];
+        const int apart = along_k ? lines_apart : steps_apart * padded;
         #pragma unroll
-        for (int i = 0; i < per_thread; ++i) {
-            const int l = line_of(i), s = step_of(i);
-            shared.value[s][l] = next[i];
+        for (int i = 0; i < per_thread; ++i) to[i * apart] = next[i];
+        #pragma unroll
+        for (int i = 0; i < (words > 0 ? per_thread : 0); ++i) {
+            const int l = along_k ? line + i * lines_apart : line, s = along_k ? step : step + i * steps_apart;
             #pragma unroll
-            for (int w = 0; w < words; ++w) shared.word[w][s][l] = word[w].at(first_line + l, first + s);
+            for (int w = 0; w < words; ++w) shared.word[w][s][l] = word[w].from(shared.start[w][l], first + s);
         }
     }
 };
@@ -197,13 +217,17 @@ struct Gemm {
         Rows rows(p.a, batch_offset(p.batch_size, p.a.batch_stride, own.batch), own.first_row, p.m, p.k, shared.a);
         Columns columns(p.b, batch_offset(p.batch_size, p.b.batch_stride, own.batch), own.first_column, p.n, p.k, shared.b);
         if constexpr (Sums::words > 0) {
-            rows.word[0] = words_of(p.rule, Stream::row, p.rule.sum, own.batch);
-            columns.word[0] = words_of(p.rule, Stream::column, p.rule.sum, own.batch);
+            const int32_t raised = Sums::raised(p.rule.sum);
+            rows.word[0] = words_of(p.rule, Stream::row, p.rule.sum, own.batch, raised);
+            columns.word[0] = words_of(p.rule, Stream::column, p.rule.sum, own.batch, raised);
         }
         if constexpr (Sums::words > 1) {
-            rows.word[1] = words_of(p.rule, Stream::product_row, p.rule.product, own.batch);
-            columns.word[1] = words_of(p.rule, Stream::product_column, p.rule.product, own.batch);
+            const int32_t raised = Sums::raised(p.rule.product);
+            rows.word[1] = words_of(p.rule, Stream::product_row, p.rule.product, own.batch, raised);
+            columns.word[1] = words_of(p.rule, Stream::product_column, p.rule.product, own.batch, raised);
         }
+        rows.start_words(own.first_row);
+        columns.start_words(own.first_column);
         const int at_once = sums.steps_at_once();
         place_steps(rows, columns, 0);
         // What is fetched for the next tile arrives while this one is added.

@@ -235,7 +235,7 @@ private:
         #pragma unroll 1
         while (true) {
             const int until = count - done < more ? count : done + more;
-            add_products(unit, a, a_step, b, b_step, done, until, stride, scale, steps);
+            add_products<alone>(unit, a, a_step, b, b_step, done, until, stride, scale, steps);
             done = until;
             if (done >= count) return true;
             uint32_t full = 0;  // whether every |sum| < 2**30
@@ -249,10 +249,11 @@ private:
         }
     }
 
-    template <int rows, int columns>
+    // Products that meet the running sum at once are cut toward zero: see fits_fast_unit.
+    template <bool may_cut_down, int rows, int columns>
     __device__ static void add_products(const DeviceUnit& unit, const float* a, int a_step, const float* b, int b_step, int first,
                                         int until, int stride, const float (&scale)[rows][columns], int32_t (&steps)[rows][columns]) {
-        const bool down = unit.cuts_down != 0;
+        const bool down = may_cut_down && unit.cuts_down != 0;
         #pragma unroll 4
         for (int at = first; at < until; at += stride) {
             float left[rows], right[columns];

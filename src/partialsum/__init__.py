@@ -79,6 +79,7 @@ _HOMES = {
     "exponent_need": "theory.exponents",
     "Simulation": "theory.montecarlo",
     "simulate": "theory.montecarlo",
+    "PiecewiseLaw": "theory.piecewise",
     "Prediction": "theory.predict",
     "predict": "theory.predict",
     "Operand": "theory.products",
@@ -227,6 +228,9 @@ if TYPE_CHECKING:
     from partialsum.theory.montecarlo import (
         Simulation as Simulation,
         simulate as simulate,
+    )
+    from partialsum.theory.piecewise import (
+        PiecewiseLaw as PiecewiseLaw,
     )
     from partialsum.theory.predict import (
         Prediction as Prediction,

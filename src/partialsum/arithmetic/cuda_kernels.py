@@ -59,11 +59,15 @@ class Shape:
         return f"Shape<{self.rows}, {self.columns}, {self.across}, {self.down}, {self.tile_k}, {self.unroll}>"
 
 
-LARGE = Shape(8, 4)
+LARGE = Shape(8, 4, tile_k=32)
+LARGE_RANDOM = Shape(8, 4)
+"""The same with tiles that leave room for random words."""
 SQUARE = Shape(4, 4)
 """For convolutions, and for steps with so many operations that fewer sums side by side keep a unit busy."""
+NARROW = (Shape(4, 4, across=4, down=32), Shape(4, 4, across=8, down=16))
+"""For results of at most 16 and 32 columns, of which a square tile would leave most of its threads without work."""
 MEDIUM = Shape(2, 2, unroll=4)
-SINGLE = Shape(1, 1, across=8, down=8, tile_k=64, unroll=4)
+SINGLE = Shape(1, 1, across=8, down=8, tile_k=64, unroll=16)
 """One sum per thread and small blocks: for few outputs, whose sums take k times the latency of a step anyway."""
 
 # A block of a larger shape does more per operand loaded, but leaves units idle where blocks are few: with fewer blocks
@@ -109,8 +113,9 @@ class Program:
 
 def shape_for(m: int, n: int, batch: int, units: int, *, patches: bool) -> Shape:
     """Return the shape for a result on a device of ``units`` multiprocessors."""
-    large = SQUARE if patches else LARGE
-    if large.blocks(m, n, batch) >= _LARGE_FILLS * units:
+    fitting = [shape for shape in NARROW if n <= shape.across * shape.columns]
+    large = (*fitting, SQUARE if patches else LARGE)[0]
+    if large.blocks(m, n, batch) * large.threads >= _LARGE_FILLS * units * LARGE.threads:
         return large
     return MEDIUM if MEDIUM.blocks(m, n, batch) >= _MEDIUM_FILLS * units else SINGLE
 
@@ -128,6 +133,8 @@ def _program(acc: Accumulator, shape: Shape, patches: bool) -> Program:
 
 def _kernel(acc: Accumulator, name: str, step: str, largest: Shape, patches: bool) -> Kernel:
     shape = min(largest, _largest_shape(name), key=lambda x: x.rows * x.columns)
+    if shape is LARGE and acc.rounding is Rounding.STOCHASTIC:
+        shape = LARGE_RANDOM
     chunked = "true" if acc.chunk else "false"
     sums = f"FloatingSums<{step}, {shape}, {chunked}>"
     return Kernel(name, shape, gemm_source(f"gemm_{name}", sums, shape, patches=patches, header=_FLOATING))
@@ -150,7 +157,7 @@ def gemm_source(
     arguments = "".join(f", record_{i}" for i in range(len(extra)))
     # Two blocks of the leanest kernels fit on a unit: one adds while the other waits at its barrier. The others need the
     # registers of one.
-    blocks = 2 if shape is LARGE and entry in ("gemm_plain", "gemm_native", "gemm_product") else 1
+    blocks = 2 if shape.rows == LARGE.rows and entry in ("gemm_plain", "gemm_native", "gemm_product") else 1
     return Source(
         (entry,),
         f"{header}{record_checks('DeviceProblem', *extra)}"

@@ -13,6 +13,7 @@ from partialsum.cli import (
     cost,
     curve,
     explorer,
+    exponents,
     formats,
     measure,
     predict,
@@ -39,6 +40,7 @@ app.command("bits")(bits.bits)
 app.command("cost")(cost.cost)
 app.command("curve")(curve.curve)
 app.command("explorer")(explorer.explorer)
+app.command("exponents")(exponents.exponents)
 app.command("formats")(formats.formats)
 app.command("measure")(measure.measure)
 app.command("predict")(predict.predict)

@@ -22,6 +22,7 @@ from partialsum.emulation.session import derive_seed
 from partialsum.formats import BlockFormat
 from partialsum.measurement import sampling
 from partialsum.measurement.moments import PairSums, qualities
+from partialsum.measurement.pieces import PieceCounts
 from partialsum.measurement.products import add_products, some_steps
 from partialsum.measurement.sampling import Pick, Size, Tile
 from partialsum.measurement.sweep import Runner
@@ -54,12 +55,13 @@ class Settings:
     budget: float
     seed: int
     focus: Target | None = None
+    pieces: int = 0
 
 
 class Gauge:
     """What is known of one GEMM of one pass."""
 
-    def __init__(self, size: Size, accumulators: int, reference: int) -> None:
+    def __init__(self, size: Size, accumulators: int, reference: int, pieces: int = 0) -> None:
         self.sizes: dict[Size, int] = {size: 0}
         self.seen = 0
         self.observed = 0
@@ -71,6 +73,7 @@ class Gauge:
         self.pairs = PairSums(accumulators)
         self.shuffled = PairSums(1)
         self.walks = Walks()
+        self.pieces = PieceCounts(pieces)
 
     def state(self) -> dict[str, Any]:
         """Return everything but the sums of pairs, in plain values."""
@@ -83,6 +86,7 @@ class Gauge:
             "operands": [part.state() for part in self.operands],
             "products": self.products.state(),
             "walks": self.walks.state(),
+            "pieces": self.pieces.state(),
             "units": [self.pairs.units, self.shuffled.units],
         }
 
@@ -97,6 +101,7 @@ class Gauge:
             part.load(saved)
         gauge.products.load(state["products"])
         gauge.walks.load(state["walks"])
+        gauge.pieces.load(state["pieces"])
         gauge.pairs.sums, gauge.shuffled.sums = pairs, shuffled
         gauge.pairs.units, gauge.shuffled.units = ([int(x) for x in units] for units in state["units"])
         return gauge
@@ -148,7 +153,7 @@ class Collector:
             return
         gauge = self.gauges.get((layer, pass_))
         if gauge is None:
-            gauge = Gauge(size, len(self.runner.accumulators), self._reference(size))
+            gauge = Gauge(size, len(self.runner.accumulators), self._reference(size), self.settings.pieces)
             self.gauges[layer, pass_] = gauge
         gauge.sizes[size] = gauge.sizes.get(size, 0) + 1
         call, gauge.seen = gauge.seen, gauge.seen + 1
@@ -241,6 +246,7 @@ class Collector:
         mixed = np.take(a, rng.permutation(a.shape[2]), axis=2)
         computed, exact = self.runner.sums(mixed, b, seed, [gauge.reference])
         gauge.shuffled.add(exact, computed, clustered=clustered, scale=scale)
+        gauge.pieces.add(a, b, scale, rng)
         gauge.observed += 1
         gauge.open = None
 

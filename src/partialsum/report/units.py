@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from partialsum.accumulators import Accumulator, AlignedAccumulator, AnyAccumulator
+from partialsum.accumulators import Accumulator, AlignedAccumulator, AnyAccumulator, parse_accumulator
 from partialsum.errors import InputError
-from partialsum.formats import FloatFormat, element_format, parse_format
+from partialsum.formats import FloatFormat, Format, element_format, parse_format
 from partialsum.report.laws import Kind, kind_of, law_of, rows_by_kind
 from partialsum.report.rows import Row
 from partialsum.report.snr_rows import Criterion, Unit, UnitSnr, UnitSummary, told_db
@@ -68,6 +68,13 @@ def _check_operands(unit: Unit, name: str) -> None:
         f"{unit.preset} multiplies {ending.upper()} numbers and cannot take {name} operands; give inputs that fit "
         f"into {exp_bits} exponent and {man_bits} mantissa bits"
     )
+
+
+def check_operands(name: str, formats: Sequence[Format]) -> None:
+    """Raise :class:`InputError` for formats that the unit of this name, if it is a chip's, cannot multiply."""
+    unit = Unit(name, parse_accumulator(name))
+    for fmt in formats:
+        _check_operands(unit, str(fmt))
 
 
 class _Fit:
