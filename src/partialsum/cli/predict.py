@@ -34,11 +34,13 @@ def predict(  # typer reads the parameters; nobody calls this by position
     from partialsum.accumulators import parse_accumulator
     from partialsum.cli.numbers import parse_length
     from partialsum.report.predictions import Summands, prediction_rows
+    from partialsum.report.units import check_operands
 
     if figure is not None:
         options.check_figure(figure)
     lengths = [parse_length(text) for text in k]
     unit, summands = parse_accumulator(accumulator), Summands(inputs, density, mean, kappa)
+    check_operands(accumulator, summands.formats or ())
     rows = prediction_rows(lengths, unit, summands)
     if figure is not None:
         _draw(figure, lengths, unit, summands)

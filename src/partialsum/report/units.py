@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from partialsum.accumulators import Accumulator, AlignedAccumulator, AnyAccumulator
+from partialsum.accumulators import Accumulator, AlignedAccumulator, AnyAccumulator, parse_accumulator
 from partialsum.errors import InputError
-from partialsum.formats import FloatFormat, element_format, parse_format
+from partialsum.formats import FloatFormat, Format, element_format, parse_format
 from partialsum.report.laws import Kind, kind_of, law_of, rows_by_kind
 from partialsum.report.rows import Row
 from partialsum.report.snr_rows import Criterion, Unit, UnitSnr, UnitSummary, told_db
@@ -49,17 +49,32 @@ def _served(rows: Sequence[Row], answers: Sequence[UnitSnr], interval: int) -> f
     return macs / (sum(row.macs for row in rows) or 1)
 
 
-def _check_operands(unit: Unit, name: str) -> None:
-    ending = (unit.preset or "").rpartition("-")[2]
+def takes_operands(preset: str, name: str) -> bool:
+    """Return whether the unit of a chip multiplies numbers of a format; True where its name does not say."""
+    ending = preset.rpartition("-")[2]
     if ending not in _OPERANDS:
-        return
+        return True
     exp_bits, man_bits = _OPERANDS[ending]
     element = element_format(parse_format(name))
-    if not isinstance(element, FloatFormat) or element.exp_bits > exp_bits or element.man_bits > man_bits:
-        raise InputError(
-            f"{unit.preset} multiplies {ending.upper()} numbers and cannot take {name} operands; give inputs that fit "
-            f"into {exp_bits} exponent and {man_bits} mantissa bits"
-        )
+    return isinstance(element, FloatFormat) and element.exp_bits <= exp_bits and element.man_bits <= man_bits
+
+
+def _check_operands(unit: Unit, name: str) -> None:
+    if unit.preset is None or takes_operands(unit.preset, name):
+        return
+    ending = unit.preset.rpartition("-")[2]
+    exp_bits, man_bits = _OPERANDS[ending]
+    raise InputError(
+        f"{unit.preset} multiplies {ending.upper()} numbers and cannot take {name} operands; give inputs that fit "
+        f"into {exp_bits} exponent and {man_bits} mantissa bits"
+    )
+
+
+def check_operands(name: str, formats: Sequence[Format]) -> None:
+    """Raise :class:`InputError` for formats that the unit of this name, if it is a chip's, cannot multiply."""
+    unit = Unit(name, parse_accumulator(name))
+    for fmt in formats:
+        _check_operands(unit, str(fmt))
 
 
 class _Fit:
