@@ -12,9 +12,11 @@ share of GEMMs within 2 dB (and within 2 dB plus the measurement's 95 % margin).
     pooled         independent products of the measured law, all sums' products taken together, with kappa as measured
     own law        every sum's own products, in any order: its pieces taken as one
     pieces         the sums' pieces as measured: ps.predict(row.k, accumulator, **row.inputs())
-    other batches  the pieces of as many batches that were not measured
+    other sums     the pieces of other sums of the same batches, drawn with another seed
+    other batches  the pieces of as many other batches
+    measured there what those other batches measure: how much the batches themselves differ
 
-Nothing is fitted: all of them come from products alone.
+Nothing is fitted: all but the last come from products alone.
 """
 
 from __future__ import annotations
@@ -50,7 +52,16 @@ ACCUMULATORS = (
     "e8m12,toward_zero",
     "e8m8,toward_zero,chunk=64",
 )
-PREDICTIONS = ("independent", "path", "pooled", "own law", "pieces", "other batches")
+PREDICTIONS = (
+    "independent",
+    "path",
+    "pooled",
+    "own law",
+    "pieces",
+    "other sums",
+    "other batches",
+    "measured there",
+)
 NO_ERROR_DB = 100.0
 """Sums that keep more have hardly an error to be measured."""
 SUMS = 512
@@ -99,16 +110,20 @@ def gpt(steps: int, checkpoint: Path | None) -> tuple[nn.Module, Iterator[Any]]:
 
 def compare(model: nn.Module, data: Iterator[Any], count: int) -> list[dict[str, Any]]:
     """Measure and predict; return one line per GEMM and accumulator."""
-    settings: dict[str, Any] = {"loss": "cross_entropy", "pieces": SUMS}
-    found = ps.measure(
-        model, itertools.islice(data, count), accumulators=ACCUMULATORS, cost=float("inf"), **settings
-    )
-    others = ps.measure(model, itertools.islice(data, count), accumulators=["e8m8"], **settings)
+    settings: dict[str, Any] = {"loss": "cross_entropy", "pieces": SUMS, "cost": float("inf")}
+    here, there = (list(itertools.islice(data, count)) for _ in range(2))
+    found, elsewhere = (ps.measure(model, part, accumulators=ACCUMULATORS, **settings) for part in (here, there))
+    others = ps.measure(model, here, accumulators=["e8m8"], seed=1, **settings)
     records = [ps.parse_accumulator(name) for name in ACCUMULATORS]
     plain = [expected_snr(list(found.rows), record) for record in records if isinstance(record, ps.Accumulator)]
     lines = []
     for index, row in enumerate(found.rows):
-        laws = {"pieces": row.pieces, "other batches": others.row(row.layer, row.pass_).pieces}
+        apart = elsewhere.row(row.layer, row.pass_)
+        laws = {
+            "pieces": row.pieces,
+            "other sums": others.row(row.layer, row.pass_).pieces,
+            "other batches": apart.pieces,
+        }
         laws["own law"] = None if row.pieces is None else row.pieces.merged(1)
         known = {
             name: [float(x.snr_db) for x in drawn_predictions(np.array(row.k), records, law)]
@@ -123,6 +138,7 @@ def compare(model: nn.Module, data: Iterator[Any], count: int) -> list[dict[str,
             line = {"layer": row.layer, "pass": str(row.pass_), "k": row.k, "accumulator": name}
             line |= {"measured": real.value, "margin": real.margin, "independent": independent}
             line["path"] = independent + 10 * np.log10(row.kappa) - 20 * np.log10(row.path) - mean_db(row)
+            line["measured there"] = apart.qualities[place].snr_db.value
             lines.append(line | {key: values[place] for key, values in known.items()})
         print(f"{row.name}: done", file=sys.stderr, flush=True)
     return lines
