@@ -43,9 +43,7 @@ def draw() -> Any:
             axes.plot(x, y - x, "o", color=colour, markersize=3, alpha=0.7, markeredgewidth=0)
         off = np.array([float(row[key]) - float(row["measured"]) for row in rows])
         near = f"{np.mean(np.abs(off) <= 2):.0%} of {off.size} within 2 dB"
-        axes.annotate(
-            near, (0.98, 0.03), xycoords="axes fraction", ha="right", va="bottom", color=MUTED, fontsize=8
-        )
+        axes.annotate(near, (0.02, 0.03), xycoords="axes fraction", ha="left", va="bottom", color=MUTED, fontsize=8)
         axes.set_title(title, fontsize=9, loc="left", color=INK)
         axes.set_xlabel("measured SNR, dB")
     panels[0].set_ylim(-LIMIT_DB / 2, LIMIT_DB)
