@@ -242,6 +242,13 @@ def test_packaged_tables_of_another_theory_are_taken_only_where_they_agree(
         assert bool(tables_module._packaged([curve])) is taken
 
 
+def test_the_usual_registers_come_with_the_package() -> None:
+    packaged = tables_module._read(Path(tables_module.__file__).with_name("tables.npz"))
+    grid = Grid()
+    assert {curve.name for product in grid.inputs for curve in grid.register_curves(product)} <= packaged.keys()
+    assert all(codes.shape == (len(STEPS), len(knots())) for codes in packaged.values())
+
+
 def test_the_command_writes_the_page_and_tells_what_is_in_it(
     run: Run, cache: Path, explorer: Explorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
