@@ -107,5 +107,5 @@ def _cut(acc: AlignedAccumulator) -> str:
 
 def _added(acc: DotAccumulator) -> str:
     if acc.exact:
-        return "nothing: exact, one rounding"
-    return "nothing: float32 in pairs" + ("" if acc.subnormals else "; subnormals to 0")
+        return "none: exact, one rounding"
+    return "none: float32 in pairs" + ("" if acc.subnormals else "; subnormals to 0")
