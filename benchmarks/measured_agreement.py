@@ -9,6 +9,7 @@ share of GEMMs within 2 dB (and within 2 dB plus the measurement's 95 % margin).
 
     independent    independent normals of the measured density: ps.predict as it is
     path           the same, with kappa as measured and noise of partial sums that are ``path`` times as large
+    pooled         independent products of the measured law, all sums' products taken together, with kappa as measured
     own law        every sum's own products, in any order: its pieces taken as one
     pieces         the sums' pieces as measured: ps.predict(row.k, accumulator, **row.inputs())
     other batches  the pieces of as many batches that were not measured
@@ -49,7 +50,7 @@ ACCUMULATORS = (
     "e8m12,toward_zero",
     "e8m8,toward_zero,chunk=64",
 )
-PREDICTIONS = ("independent", "path", "own law", "pieces", "other batches")
+PREDICTIONS = ("independent", "path", "pooled", "own law", "pieces", "other batches")
 NO_ERROR_DB = 100.0
 """Sums that keep more have hardly an error to be measured."""
 SUMS = 512
@@ -114,6 +115,9 @@ def compare(model: nn.Module, data: Iterator[Any], count: int) -> list[dict[str,
             for name, law in laws.items()
             if law is not None
         }
+        if row.pieces is not None:
+            law = row.pieces.law
+            known["pooled"] = [float(ps.predict(row.k, acc, law, kappa=row.kappa).snr_db) for acc in records]
         for place, name in enumerate(ACCUMULATORS):
             real, independent = row.qualities[place].snr_db, plain[place][index]
             line = {"layer": row.layer, "pass": str(row.pass_), "k": row.k, "accumulator": name}

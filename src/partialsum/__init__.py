@@ -64,6 +64,8 @@ _HOMES = {
     "measure": "measurement.run",
     "Sweep": "measurement.sweep",
     "analyze": "report.analysis",
+    "Explorer": "report.explorer.page",
+    "explore": "report.explorer.page",
     "NetworkCost": "report.network_cost",
     "network_cost": "report.network_cost",
     "Report": "report.result",
@@ -198,6 +200,10 @@ if TYPE_CHECKING:
     )
     from partialsum.report.analysis import (
         analyze as analyze,
+    )
+    from partialsum.report.explorer.page import (
+        Explorer as Explorer,
+        explore as explore,
     )
     from partialsum.report.network_cost import (
         NetworkCost as NetworkCost,

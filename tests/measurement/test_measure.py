@@ -254,7 +254,7 @@ def test_pieces_of_some_batches_predict_others() -> None:
 
 
 def test_pieces_travel_in_the_document() -> None:
-    found = ps.measure(small(), pairs(), loss="cross_entropy", accumulators=["e8m4"], pieces=8)
+    found = ps.measure(small(), pairs(), loss="cross_entropy", accumulators=["e8m4"], pieces=64)
     assert "pieces" not in json.loads(found.to_json())["gemms"][0]
     gemms = json.loads(found.to_json(pieces=True))["gemms"]
     for row, gemm in zip(found.rows, gemms, strict=True):

@@ -40,6 +40,8 @@ _LINE_NS, _STEP_NS, _SUM_NS, _PLAIN_NS = 2.0, 1.2, 0.0125, 0.0125
 """Time per element gathered, per step of an accumulator and of one of its sums, and of a plain multiply-add."""
 _MOST = 8
 """By how much sums may be more where few accumulators are looked at."""
+_DESCRIBED = 1 << 19
+"""Products of an observation that are described piece by piece; four times as many where looking may cost anything."""
 _LOOK_AT_ALL = 8
 """With a target in focus, two of so many observations are of all accumulators."""
 _FEWEST = 128
@@ -246,7 +248,7 @@ class Collector:
         mixed = np.take(a, rng.permutation(a.shape[2]), axis=2)
         computed, exact = self.runner.sums(mixed, b, seed, [gauge.reference])
         gauge.shuffled.add(exact, computed, clustered=clustered, scale=scale)
-        gauge.pieces.add(a, b, scale, rng)
+        gauge.pieces.add(a, b, scale, _DESCRIBED << (2 if math.isinf(self.settings.budget) else 0), rng)
         gauge.observed += 1
         gauge.open = None
 

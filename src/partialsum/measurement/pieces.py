@@ -16,8 +16,8 @@ Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 Counts = NDArray[np.unsignedinteger[Any]]
 
-_BUDGET = 1 << 21
-"""Products that are described in one observation; one sum at least."""
+_SHARE = 4
+"""One observation gives one of so many of the sums that are kept, so that several batches have a part."""
 _PAIRS, _MOST_PAIRS = 512, 4096
 """Pairs of significands taken from one observation, and in all."""
 
@@ -39,17 +39,18 @@ class PieceCounts:
         self.pairs = np.zeros((0, 2))
         self._kept: list[_Sum] = []
 
-    def add(self, a: Floats, b: Floats, scale: float, rng: np.random.Generator) -> None:
+    def add(self, a: Floats, b: Floats, scale: float, most: int, rng: np.random.Generator) -> None:
         """Describe some of the sums of rows of ``a`` [t, r, k] with columns of ``b`` [t, k, c], times about ``scale``.
 
-        Scales count as the nearest power of two: others have no part in what the accumulator rounds.
+        ``most`` products are looked at, one sum at least. Scales count as the nearest power of two: others have no part
+        in what the accumulator rounds.
         """
         grid, k = (*a.shape[:2], b.shape[2]), a.shape[2]
         if not self.capacity or k != (self.k or k):
             return
         self.k = k
         every = math.prod(grid)
-        count = min(every, self.capacity, max(1, _BUDGET // k))
+        count = min(every, math.ceil(self.capacity / _SHARE), max(1, most // k))
         index = np.unravel_index(rng.choice(every, count, replace=False, shuffle=False), grid)
         left, right = a[index[0], index[1]], b[index[0], :, index[2]]
         with np.errstate(over="ignore", invalid="ignore"):
@@ -58,7 +59,7 @@ class PieceCounts:
         keys = rng.random(count)
         if finite.any():
             self._see_pairs(left, right, products, rng)
-            counts, lowest = trimmed(count_binades(products[finite], piece_length(k)), LOWEST)
+            counts, lowest = trimmed(*count_binades(products[finite], piece_length(k)))
             moved = lowest + round(math.log2(scale))
             self._keep([_Sum(float(key), moved, x) for key, x in zip(keys[finite], counts, strict=True)])
 
@@ -72,7 +73,8 @@ class PieceCounts:
         for whole, x in zip(counts, self._kept, strict=True):
             first, last = (min(max(end, low), high) for end in (x.lowest, x.lowest + x.counts.shape[2]))
             whole[..., first - low : last - low] = x.counts[..., first - x.lowest : last - x.lowest]
-        pairs, weights = np.unique(self.pairs, axis=0, return_counts=True)
+        seen, weights = np.unique(np.ascontiguousarray(self.pairs).view(np.complex128), return_counts=True)
+        pairs = seen.view(np.float64).reshape(-1, 2)
         counts, low = trimmed(counts, low)
         return PiecewiseLaw(self.k, piece_length(self.k), counts, low, pairs, weights.astype(np.float64), name)
 

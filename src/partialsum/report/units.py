@@ -49,17 +49,25 @@ def _served(rows: Sequence[Row], answers: Sequence[UnitSnr], interval: int) -> f
     return macs / (sum(row.macs for row in rows) or 1)
 
 
-def _check_operands(unit: Unit, name: str) -> None:
-    ending = (unit.preset or "").rpartition("-")[2]
+def takes_operands(preset: str, name: str) -> bool:
+    """Return whether the unit of a chip multiplies numbers of a format; True where its name does not say."""
+    ending = preset.rpartition("-")[2]
     if ending not in _OPERANDS:
-        return
+        return True
     exp_bits, man_bits = _OPERANDS[ending]
     element = element_format(parse_format(name))
-    if not isinstance(element, FloatFormat) or element.exp_bits > exp_bits or element.man_bits > man_bits:
-        raise InputError(
-            f"{unit.preset} multiplies {ending.upper()} numbers and cannot take {name} operands; give inputs that fit "
-            f"into {exp_bits} exponent and {man_bits} mantissa bits"
-        )
+    return isinstance(element, FloatFormat) and element.exp_bits <= exp_bits and element.man_bits <= man_bits
+
+
+def _check_operands(unit: Unit, name: str) -> None:
+    if unit.preset is None or takes_operands(unit.preset, name):
+        return
+    ending = unit.preset.rpartition("-")[2]
+    exp_bits, man_bits = _OPERANDS[ending]
+    raise InputError(
+        f"{unit.preset} multiplies {ending.upper()} numbers and cannot take {name} operands; give inputs that fit "
+        f"into {exp_bits} exponent and {man_bits} mantissa bits"
+    )
 
 
 def check_operands(name: str, formats: Sequence[Format]) -> None:

@@ -132,7 +132,7 @@ class PiecewiseLaw:
         length = piece_length(p.shape[1]) if piece is None else piece
         if type(length) is not int or not 1 <= length <= p.shape[1]:
             raise InputError(f"piece must be a whole number from 1 to k = {p.shape[1]}, got {piece!r}")
-        counts, lowest = trimmed(count_binades(p, length), LOWEST)
+        counts, lowest = trimmed(*count_binades(p, length))
         seen = p[np.abs(p) >= 2.0**LOWEST]
         parts, weights = np.unique(_normalised(np.abs(seen.astype(np.float64))), return_counts=True)
         if not parts.size:
@@ -170,18 +170,26 @@ class PiecewiseLaw:
             raise InputError(f"values must be those of a piecewise law's to_dict, got others ({error})") from None
 
 
-def count_binades(products: Floats, piece: int) -> NDArray[np.uint32]:
-    """Return how many of ``products`` [sums, k] each piece has of each sign and binade [sums, pieces, 2, binades].
+def count_binades(products: Floats, piece: int) -> tuple[NDArray[np.uint32], int]:
+    """Return how many of ``products`` [sums, k] each piece has of each sign and binade, and the lowest binade.
 
-    Binades go from ``LOWEST`` to ``HIGHEST``; smaller products and zeros are left out.
+    The first is [sums, pieces, 2, binades]; zeros, and products below ``LOWEST``, are left out.
     """
     sums, k = products.shape
     pieces = math.ceil(k / piece)
-    codes = (products.view(np.uint32) >> 23).astype(np.int32)  # sign and biased exponent; 0 holds zeros
-    place = (np.arange(k) // piece) << 9
-    base = (np.arange(sums) * (pieces << 9))[:, None]
-    found = np.bincount((codes + (base + place)).ravel(), minlength=sums * pieces << 9)
-    return found.reshape(sums, pieces, 2, 256)[..., 1:255].astype(np.uint32)
+    codes = products.view(np.uint32) >> 23  # sign and biased exponent; exponent 0 holds zeros and subnormals
+    magnitudes = codes & 255
+    low, high = int(magnitudes.min(where=magnitudes > 0, initial=254)), int(magnitudes.max(initial=1))
+    binades = max(1, high - low + 1)
+    slot = np.zeros(512, np.intp)  # 0 is that of zeros
+    slot[low : high + 1] = np.arange(1, binades + 1)
+    slot[256 + low : 257 + high] = np.arange(binades + 1, 2 * binades + 1)
+    room = 2 * binades + 1
+    place = slot[codes]
+    place += np.arange(k) // piece * room
+    place += (np.arange(sums) * (pieces * room))[:, None]
+    found = np.bincount(place.ravel(), minlength=sums * pieces * room).reshape(sums, pieces, room)[..., 1:]
+    return found.reshape(sums, pieces, 2, binades).astype(np.uint32), low - 127
 
 
 def trimmed(counts: Counts, lowest: int) -> tuple[Counts, int]:
