@@ -8,7 +8,7 @@ does nothing else; TF32 stays off in torch.mm.
 A row's *bound* is what its kernel could reach if it did nothing but its own operations, ``operations`` for each
 product, at the measured rate; an operation on integers counts twice, as its unit is half as wide (the counts are those of
 ``cuda_machine_code.py``). Where outputs are few, every sum's chain of dependent operations is the bound instead: no
-order-keeping kernel adds a product before the last sum is there.
+order-keeping kernel adds a product before the last sum is there; chunks are summed side by side and joined in order.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ SQUARE: Shape = (4096, 4096, 4096)
 FEW_OUTPUTS: tuple[Shape, ...] = ((32, 288, 1 << 20), (16, 144, 1 << 20), (64, 576, 1 << 20), (256, 256, 1 << 18))
 COPY_ELEMENTS = 1 << 28
 LATENCY = 4  # cycles until a dependent float32 operation may start, on sm_80 to sm_100
+_HEAD_START = 2_000_000  # cycles, about a millisecond: longer than the host takes for one call
 LANES = 128  # float32 multiply-adds of a multiprocessor per cycle
 
 
@@ -102,14 +103,19 @@ class Row:
 COLUMNS = ("what", "case", "figure", "ratio", "to", "bound", "goal", "")
 
 
-def milliseconds(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median time of each run on the current stream; runs take turns."""
+def milliseconds(runs: dict[str, Callable[[], object]], rounds: int, *, ahead: bool = True) -> dict[str, float]:
+    """Return the median time of each run on the current stream; runs take turns.
+
+    Ahead: the device is kept waiting while the host launches, so that only the device's own time counts.
+    """
     for run in runs.values():
         run()
     events: dict[str, list[tuple[Any, Any]]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
             pair = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            if ahead:
+                torch.cuda._sleep(_HEAD_START)
             pair[0].record()
             run()
             pair[1].record()
@@ -160,6 +166,16 @@ def operands(shape: Shape, variant: Variant, device: torch.device) -> tuple[Tens
     return ps.quantize(a, variant.inputs), ps.quantize(b, variant.inputs)
 
 
+def in_order(shape: Shape, variant: Variant, units: int) -> int:
+    """Return how many steps of a sum wait for one another: all, or those of a chunk and its joining."""
+    m, n, k = shape
+    acc = ps.parse_accumulator(variant.accumulator)
+    if not isinstance(acc, ps.Accumulator) or acc.chunk is None:
+        return k
+    slices = cuda_kernels.slices(acc, m, n, k, 1, units, patches=False)
+    return acc.chunk + slices if slices else k + k // acc.chunk
+
+
 def products(
     shape: Shape, variants: Sequence[Variant], rate: float, device: torch.device, rounds: int
 ) -> Iterator[Row]:
@@ -174,7 +190,7 @@ def products(
             rounds,
         )
         ours, theirs = (macs / (timed[name] * 1e-3) for name in ("ours", "torch"))
-        chain = m * n * clock / (variant.chain * LATENCY)
+        chain = macs * clock / (in_order(shape, variant, units) * variant.chain * LATENCY)
         bound = min(rate / variant.operations, chain)
         case, figure = f"{variant.name}, {m} × {n} × {k}", f"{ours / 1e9:.0f} GMAC/s"
         allowed = rate / variant.goal_operations
@@ -212,7 +228,7 @@ def training_step(device: torch.device, rounds: int, batch: int) -> Row:
         if name == "emulated":
             ps.emulate(model, policy)
         runs[name] = _step(model, images, labels, optimizer)
-    timed = milliseconds(runs, rounds)
+    timed = milliseconds(runs, rounds, ahead=False)
     ratio = timed["emulated"] / timed["plain"]
     figure = f"{timed['emulated']:.1f} ms"
     case = f"ResNet-20, batch {batch}, accumulation-2019"
@@ -252,6 +268,7 @@ def first_uses(device: torch.device) -> Iterator[Row]:
 def table(device: torch.device, rounds: int, quick: bool) -> Iterator[Row]:
     """Yield all rows; ``quick`` takes sizes that any machine does at once, which say nothing."""
     torch.backends.cuda.matmul.allow_tf32 = False
+    torch.zeros(1, device=device)  # what torch sets up at its own first use is none of ours
     yield from first_uses(device)
     rate = multiply_adds(device, rounds, 2 if quick else 1 << 12)
     yield Row("multiply-adds", "float32", f"{rate / 1e9:.0f} GMAC/s", "itself", 1.0)

@@ -150,18 +150,37 @@ struct Side {
     }
 };
 
+__device__ inline int64_t batches_of(const DeviceProblem& p) {
+    int64_t count = 1;
+    #pragma unroll
+    for (int d = 0; d < batch_dimensions; ++d) count *= p.batch_size[d];
+    return count;
+}
+
+// One NaN for all; and fast kernels leave -0 where the format has none.
+__device__ inline float stored_value(const DeviceProblem& p, float x) {
+    if (x != x) return same_bits<float>(uint32_t{0x7FC00000u});
+    return x == 0.0f && p.canonical_zero && p.k > 0 ? 0.0f : x;
+}
+
 // Which elements of the result a thread owns.
 template <class Shape>
 struct Own {
     const DeviceProblem& p;
-    int64_t batch, first_row, first_column;
+    int64_t batch, first_row, first_column, slice;
 
-    // A grid has one long dimension: blocks count tiles along columns, then rows, then batches.
+    // A grid has one long dimension: blocks count tiles along columns, then rows, then batches, then slices of k.
     __device__ explicit Own(const DeviceProblem& p) : p(p) {
         const auto across = static_cast<uint32_t>((p.n + Shape::tile_columns - 1) / Shape::tile_columns);
         const auto down = static_cast<uint32_t>((p.m + Shape::tile_rows - 1) / Shape::tile_rows);
         const uint32_t line = blockIdx.x / across;
         batch = line / down;
+        slice = 0;
+        if (p.slice != 0) {
+            const auto batches = static_cast<uint32_t>(batches_of(p));
+            slice = static_cast<uint32_t>(batch) / batches;
+            batch = static_cast<uint32_t>(batch) % batches;
+        }
         first_row = static_cast<int64_t>(line % down) * Shape::tile_rows;
         first_column = static_cast<int64_t>(blockIdx.x % across) * Shape::tile_columns;
     }
@@ -191,10 +210,19 @@ struct Own {
         }
     }
 
-    // One NaN for all; and fast kernels leave -0 where the format has none.
-    __device__ float stored(float x) const {
-        if (x != x) return same_bits<float>(uint32_t{0x7FC00000u});
-        return x == 0.0f && p.canonical_zero && p.k > 0 ? 0.0f : x;
+    __device__ float stored(float x) const { return stored_value(p, x); }
+
+    // Calls visit(sum, i, j) for the room of each owned element's sum over this slice.
+    template <class Visit>
+    __device__ void each_sum(const Visit& visit) const {
+        float* sums = p.sums + (slice * batches_of(p) + batch) * p.m * p.n;
+        #pragma unroll
+        for (int i = 0; i < Shape::rows; ++i) {
+            #pragma unroll
+            for (int j = 0; j < Shape::columns; ++j) {
+                if (row_of(i) < p.m && column_of(j) < p.n) visit(sums[row_of(i) * p.n + column_of(j)], i, j);
+            }
+        }
     }
 };
 
@@ -214,8 +242,10 @@ struct Gemm {
     __device__ static void run(const DeviceProblem& p, Shared& shared, const Records&... records) {
         const Own<Shape> own(p);
         Sums sums(p, own, records...);
-        Rows rows(p.a, batch_offset(p.batch_size, p.a.batch_stride, own.batch), own.first_row, p.m, p.k, shared.a);
-        Columns columns(p.b, batch_offset(p.batch_size, p.b.batch_stride, own.batch), own.first_column, p.n, p.k, shared.b);
+        const int64_t begin = own.slice * p.slice, rest = p.k - begin;
+        const int64_t end = p.slice != 0 && p.slice < rest ? begin + p.slice : p.k;
+        Rows rows(p.a, batch_offset(p.batch_size, p.a.batch_stride, own.batch), own.first_row, p.m, end, shared.a);
+        Columns columns(p.b, batch_offset(p.batch_size, p.b.batch_stride, own.batch), own.first_column, p.n, end, shared.b);
         if constexpr (Sums::words > 0) {
             const int32_t raised = Sums::raised(p.rule.sum);
             rows.word[0] = words_of(p.rule, Stream::row, p.rule.sum, own.batch, raised);
@@ -229,18 +259,18 @@ struct Gemm {
         rows.start_words(own.first_row);
         columns.start_words(own.first_column);
         const int at_once = sums.steps_at_once();
-        place_steps(rows, columns, 0);
+        place_steps(rows, columns, begin);
         // What is fetched for the next tile arrives while this one is added.
         #pragma unroll 1
-        for (int64_t first = 0;; first += at_once) {
+        for (int64_t first = begin;; first += at_once) {
             rows.fetch(first);
             columns.fetch(first);
-            if (first > 0) {
-                const int64_t before = first - at_once, left = p.k - before;
+            if (first > begin) {
+                const int64_t before = first - at_once, left = end - before;
                 sums.add(shared.a, shared.b, before, left < at_once ? static_cast<int>(left) : at_once);
             }
             __syncthreads();
-            if (first >= p.k) break;
+            if (first >= end) break;
             rows.share(first);
             columns.share(first);
             place_steps(rows, columns, first + at_once);

@@ -80,12 +80,40 @@ def test_specials_zeros_and_start_values(gpu: Gpu, acc: ps.Accumulator) -> None:
         (257, 130, cuda_kernels.LARGE),
         (700, 15, cuda_kernels.NARROW[0]),
         (390, 30, cuda_kernels.NARROW[1]),
+        (13, 700, cuda_kernels.FLAT[0]),
+        (30, 390, cuda_kernels.FLAT[1]),
     ],
 )
 def test_shapes_of_the_launch_change_no_bit(gpu: Gpu, name: str, m: int, n: int, shape: cuda_kernels.Shape) -> None:
     assert cuda_kernels.shape_for(m, n, 1, UNITS, patches=False) is shape
     a, b = operands(np.random.default_rng(6), m, 70, n)
     assert_same_bits(gemm(gpu, a, b, name), ps.gemm(a, b, name))
+
+
+@pytest.mark.parametrize(
+    "name", ["e6m9,chunk=8", "e5m7,stochastic,chunk=5,seed=3", "e8m20,chunk=4", "fp16,down,chunk=6"]
+)
+def test_chunks_side_by_side(gpu: Gpu, name: str) -> None:
+    rng = np.random.default_rng(11)
+    a, b = operands(rng, 3, 2 * 77, 9)
+    a, b, c = a.reshape(2, 3, 77), b.reshape(2, 77, 9), rng.standard_normal((2, 3, 9), np.float32)
+    a[0, 1, 3], b[1, 5, 2] = np.inf, np.nan
+    for start in (None, c, np.full_like(c, -0.0)):
+        assert_same_bits(gemm(gpu, a, b, name, start), ps.gemm(a, b, name, c=start), name)
+    if gpu.device == "cpu":
+        assert any(kernel.startswith("join_") for kernel in gpu.launched)
+    with native.forbid_kernels((1 << len(native.load().kernels())) - 1):
+        assert_same_bits(gemm(gpu, a, b, name, c), ps.gemm(a, b, name, c=c), name)
+
+
+def test_where_chunks_are_summed_side_by_side() -> None:
+    acc = ps.parse_accumulator("e6m9,chunk=64")
+    few, units = {"batch": 1, "patches": False}, 132
+    assert cuda_kernels.slices(acc, 32, 288, 2**20, units=units, **few) == 2**14
+    assert cuda_kernels.slices(acc, 32, 288, 100, units=units, **few) == 0  # two chunks
+    assert cuda_kernels.slices(acc, 4096, 4096, 4096, units=units, **few) == 0  # enough outputs
+    assert cuda_kernels.slices(acc, 288, 288, 2**22, units=units, **few) == 0  # too much memory
+    assert cuda_kernels.slices(ps.parse_accumulator("e6m9"), 32, 288, 2**20, units=units, **few) == 0
 
 
 def test_batches_strides_and_tile_edges(gpu: Gpu) -> None:

@@ -94,6 +94,7 @@ def test_barriers_that_not_all_threads_reach(body: str, said: str) -> None:
     [
         ("e6m9", (130, 129, 33)),
         ("e5m7,stochastic,chunk=7", (33, 70, 40)),
+        ("e6m9,stochastic,chunk=6", (5, 9, 70)),
         ("lba12-2024", (5, 9, 70)),
         ("h100-fp8,promote_every=64", (33, 70, 70)),
         ("mi300-fp16", (5, 9, 70)),
