@@ -49,6 +49,13 @@ def test_hardware_of_amd_blackwell_fp4_and_recipes(run: Run) -> None:
         fields = rows[name]
         assert (fields["fraction_bits"], fields["group"], fields["interleave"]) == (24, group, interleave)
         assert fields["result_rounding"] == "nearest_even"
+    for name, group, exact in (
+        ("mi100-fp16", 4, True),
+        ("mi100-bf16", 2, True),
+        ("mi250-fp16", 4, False),
+        ("mi250-bf16", 4, False),
+    ):
+        assert rows[name] == {"group": group, "exact": exact, "subnormals": exact}
     fp4 = rows["b200-fp4"]
     assert (fp4["fraction_bits"], fp4["group"], fp4["dot"]) == (35, 64, 16)
     lba = rows["lba12-2024"]

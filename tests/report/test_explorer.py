@@ -210,7 +210,7 @@ def test_a_nonsense_address_gives_the_usual_view(page: Path) -> None:
 
 def test_tables_are_kept_and_a_damaged_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARTIALSUM_CACHE", str(tmp_path))
-    grid = Grid(("e5m2",), (5,), (ps.Rounding.TOWARD_ZERO,), (None, 16), (1.0,), (), (None,))
+    grid = Grid(("e5m2",), (5,), (ps.Rounding.DOWN,), (None, 16), (1.0,), (), (None,))
     told: list[tuple[int, int]] = []
     first = tabulate(grid, told=lambda *numbers: told.append(numbers))
     assert told == [(0, 2), (2, 2)]
@@ -240,6 +240,13 @@ def test_packaged_tables_of_another_theory_are_taken_only_where_they_agree(
             write_tables(tmp_path / "tables.npz", {curve.name: codes})
         monkeypatch.setattr(tables_module, "theory_digest", lambda: "new")
         assert bool(tables_module._packaged([curve])) is taken
+
+
+def test_the_usual_registers_come_with_the_package() -> None:
+    packaged = tables_module._read(Path(tables_module.__file__).with_name("tables.npz"))
+    grid = Grid()
+    assert {curve.name for product in grid.inputs for curve in grid.register_curves(product)} <= packaged.keys()
+    assert all(codes.shape == (len(STEPS), len(knots())) for codes in packaged.values())
 
 
 def test_the_command_writes_the_page_and_tells_what_is_in_it(

@@ -61,6 +61,7 @@ def summation(
         integer = native.load().device_integer(register["integer"])
         program = _integer_program(shape_for(sizes, multiprocessors, group=1), patches)
         return Summation(program, register["rule"], (integer,), (integer,))
+    assert isinstance(acc, AlignedAccumulator)  # units.register refuses others
     check_group(acc)
     unit = native.load().device_unit(register["unit"], dot=1)
     program = _unit_program(acc.join_bits is not None, shape_for(sizes, multiprocessors, group=acc.group), patches)

@@ -10,7 +10,7 @@ import typer
 from partialsum.errors import InputError
 
 if TYPE_CHECKING:
-    from partialsum.accumulators import AlignedAccumulator
+    from partialsum.accumulators import AlignedAccumulator, DotAccumulator
 
 
 def formats(
@@ -74,17 +74,21 @@ format's smallest one."""
 
 
 def _hardware_tables() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    from partialsum.accumulators import PRESETS, AlignedAccumulator
+    from partialsum.accumulators import PRESETS, AlignedAccumulator, DotAccumulator
 
     units, registers = [], []
     for name, preset in PRESETS.items():
         acc, source = preset.accumulator, preset.source.removeprefix("arXiv ").partition(" (")[0]
+        described = preset.description.removesuffix(", FP32 output")
+        row = {"name": name, "unit": described.removesuffix(" tensor core").removesuffix(" matrix core")}
+        if isinstance(acc, DotAccumulator):
+            row |= {"K": acc.group, "F": None, "cut": _added(acc), "floor": None}  # type: ignore[dict-item]
+            units.append(row | {"result": "fp32, nearest even", "source (arXiv)": source})
+            continue
         if not isinstance(acc, AlignedAccumulator):
             registers.append({"name": name, "register": preset.description, "source (arXiv)": source})
             continue
         result = f"{acc.result}, {_WORDS[str(acc.result_rounding)]}"
-        described = preset.description.removesuffix(", FP32 output")
-        row = {"name": name, "unit": described.removesuffix(" tensor core").removesuffix(" matrix core")}
         row |= {"K": acc.group, "F": acc.fraction_bits, "cut": _cut(acc), "floor": acc.min_exponent}  # type: ignore[dict-item]
         units.append(row | {"result": result, "source (arXiv)": source})
     return units, registers
@@ -99,3 +103,9 @@ def _cut(acc: AlignedAccumulator) -> str:
         apart = "odd, even apart; " if acc.interleave == 2 else ""
         return f"{way}; {apart}joined down"
     return f"{way}; {acc.dot} products exact" if acc.dot > 1 else way
+
+
+def _added(acc: DotAccumulator) -> str:
+    if acc.exact:
+        return "none: exact, one rounding"
+    return "none: float32 in pairs" + ("" if acc.subnormals else "; subnormals to 0")

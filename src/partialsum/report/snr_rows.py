@@ -13,7 +13,6 @@ from partialsum.accumulators import (
     Accumulator,
     AlignedAccumulator,
     AnyAccumulator,
-    IntegerAccumulator,
     Rounding,
     parse_accumulator,
 )
@@ -236,7 +235,7 @@ def parse_asked(
     given: Sequence[str | AnyAccumulator]
     if accumulator is None:
         given = ()
-    elif isinstance(accumulator, str | Accumulator | AlignedAccumulator | IntegerAccumulator):
+    elif isinstance(accumulator, str | AnyAccumulator):
         given = (accumulator,)
     else:
         given = accumulator

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from partialsum.accumulators import Accumulator, AlignedAccumulator, AnyAccumulator, IntegerAccumulator, Rounding
+from partialsum.accumulators import Accumulator, AnyAccumulator, IntegerAccumulator, Rounding
 from partialsum.errors import InputError
 from partialsum.theory.montecarlo import Simulation
 from partialsum.theory.piecewise import PiecewiseLaw
@@ -46,7 +46,7 @@ def drawn_predictions(
 
     All of them add the same draws; the answers are those that each alone would give.
     """
-    records: list[Accumulator | AlignedAccumulator] = []
+    records: list[AnyAccumulator] = []
     for acc in accumulators:
         if isinstance(acc, IntegerAccumulator):
             raise InputError(
@@ -59,7 +59,7 @@ def drawn_predictions(
         )
     distinct, place = np.unique(lengths.ravel(), return_inverse=True)
     repeats = max(1, min(_SUMS // law.sums, _PRODUCTS // (law.sums * law.k)))
-    split = any(isinstance(acc, AlignedAccumulator) for acc in records)
+    split = any(not isinstance(acc, Accumulator) for acc in records)
     totals = np.zeros((len(records), distinct.size, law.sums, len(_COLUMNS)))
     for number in range(repeats):
         for rows, a, b in _operands(law, number, split=split):
@@ -130,7 +130,7 @@ def _valued(
     return values * (pairs[:, 0] * carry).astype(np.float32)[pick], pairs[:, 1].astype(np.float32)[pick]
 
 
-def _added(a: Floats, b: Floats, acc: Accumulator | AlignedAccumulator, key: tuple[int, int]) -> Array:
+def _added(a: Floats, b: Floats, acc: AnyAccumulator, key: tuple[int, int]) -> Array:
     """Return the sums of products ``a·b`` that the accumulator makes."""
     from partialsum.arithmetic.gemm import gemm
 

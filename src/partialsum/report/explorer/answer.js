@@ -5,8 +5,14 @@ const areaOf = (cost) => cost.slice(0, AREA_PARTS).reduce((a, b) => a + b, 0);
 const energyOf = (cost) => cost.slice(AREA_PARTS);
 
 function ratio(value) {
+  if (value > 0.95 && value < 1.05) return "about as much";
   return value >= 1 ? `${value.toPrecision(2)} times less` : `${(1 / value).toPrecision(2)} times more`;
 }
+
+const compared = (value) => {
+  const words = ratio(value);
+  return words === "about as much" ? `${words} as` : `${words} than`;
+};
 
 function baseline(state) {
   const product = productOf(state.inputs) || unitOf(state.unit);
@@ -39,7 +45,7 @@ function drawAnswer(state) {
   const whole = baseline(state);
   if (cost !== null && whole !== null) {
     const area = areaOf(cost);
-    cards.push(card("Area", `${grouped(area)} GE`, `per multiply-add; ${ratio(areaOf(whole) / area)} than float32 accumulation`, "area", area));
+    cards.push(card("Area", `${grouped(area)} GE`, `per multiply-add; ${compared(areaOf(whole) / area)} float32 accumulation`, "area", area));
   }
   document.getElementById("cards").replaceChildren(...cards);
   document.getElementById("verdict").textContent = sentence(state, verdict);
@@ -48,8 +54,12 @@ function drawAnswer(state) {
 
 function errorWords(snr) {
   const share = 10 ** (-snr / 20);
-  const text = share >= 0.0995 ? `${Math.round(100 * share)} %` : `${(100 * share).toPrecision(2)} %`;
-  return `rms error ${text.replace(/e-(\d+)/, "·10⁻$1")} of the sum's spread`;
+  return `rms error ${share >= 1e-5 ? sharePercent(share) : powerOfTen(share)} of the sum's spread`;
+}
+
+function powerOfTen(share) {
+  const [digits, exponent] = share.toExponential(1).split("e-");
+  return `${digits}·10⁻${[...exponent].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(digit)]).join("")}`;
 }
 
 function sentence(state, { snr, ok, margin, needText }) {
@@ -121,11 +131,10 @@ function drawCost(state) {
   const pinned = state.pin ? costOf(state.pin) : null;
   if (pinned) rows.push({ name: `pinned: ${settingName(state.pin)}`, cost: pinned });
   rows.push({ name: `e${data.exp_bits}m23 (float32), ${state.inputs}`, cost: whole });
-  const area = areaOf(whole) / areaOf(own);
   const energies = energyOf(own).map((energy, i) => energyOf(whole)[i] / energy);
-  const [low, high] = [Math.min(...energies), Math.max(...energies)];
-  const band = ratio(low) === ratio(high) ? ratio(low) : `${ratio(low)} to ${ratio(high)}`;
-  summary.textContent = `A multiply-add of ${accumulatorName(state)} takes ${ratio(area)} area than one with float32 accumulation, and ${band} energy.`;
+  const ends = [Math.min(...energies), Math.max(...energies)].map(ratio);
+  const band = ends[0] === ends[1] ? ends[0] : `${ends[0]} to ${ends[1]}`;
+  summary.textContent = `Against float32 accumulation, a multiply-add of ${accumulatorName(state)} takes ${ratio(areaOf(whole) / areaOf(own))} area and ${band} energy.`;
   const largest = Math.max(...rows.map(({ cost }) => areaOf(cost)));
   const hottest = Math.max(...rows.map(({ cost }) => Math.max(...energyOf(cost))));
   host.replaceChildren(costTable(rows, largest, hottest), costKey(rows));

@@ -40,8 +40,7 @@ class Chart {
 
   y(value) {
     const [low, high] = this.spec.range;
-    const inside = Math.min(Math.max(value, low), high);
-    return this.height - MARGIN.bottom - ((inside - low) / (high - low)) * (this.height - MARGIN.top - MARGIN.bottom);
+    return this.height - MARGIN.bottom - ((value - low) / (high - low)) * (this.height - MARGIN.top - MARGIN.bottom);
   }
 
   lengthAt(event) {
@@ -70,10 +69,19 @@ class Chart {
     });
     (spec.stops || []).forEach((stop) => this.stop(stop));
     (spec.levels || []).forEach((level) => this.level(level));
+    this.plot = this.window();
+    this.svg.append(this.plot);
     [...spec.lines].reverse().forEach((line) => this.line(line));
     this.hair = element("g", { class: "hair" });
     this.svg.append(this.hair);
     this.readOut();
+  }
+
+  // An SVG of its own, which cuts off what leaves the range.
+  window() {
+    const [x, y] = [MARGIN.left, MARGIN.top - 3];
+    const [width, height] = [this.width - x - MARGIN.right, this.height - y - MARGIN.bottom + 3];
+    return element("svg", { x, y, width, height, viewBox: `${x} ${y} ${width} ${height}` });
   }
 
   axes() {
@@ -133,7 +141,7 @@ class Chart {
       open = true;
       before = value;
     });
-    this.svg.append(element("path", { d: parts.join(""), class: `line ${look}` }));
+    this.plot.append(element("path", { d: parts.join(""), class: `line ${look}` }));
   }
 
   // The hair at the chosen (or hovered) length, and what each line says there.
@@ -145,7 +153,7 @@ class Chart {
     this.key.replaceChildren(html("li", { class: "at" }, `k = ${grouped(k)}`));
     this.spec.lines.forEach((line) => {
       const value = line.at(k);
-      if (value !== null && Number.isFinite(value) && !line.step) {
+      if (value !== null && Number.isFinite(value) && !line.step && value <= this.spec.range[1]) {
         this.hair.append(element("circle", { cx: x, cy: this.y(value), r: 4, class: line.look }));
       }
       const swatch = element("svg", { width: 26, height: 10, "aria-hidden": "true" });

@@ -73,7 +73,7 @@ def unit_costs(grid: Grid, unit: UnitAxis) -> dict[str, Any]:
             try:
                 costs[product][str(interval).replace("None", "null")] = _unit_line(product, unit.at(interval))
             except InputError as error:
-                reason = str(error)
+                reason = reason or str(error)
     return {
         "costs": costs,
         "baselines": {product: baseline(grid, product) for product in unit.inputs},

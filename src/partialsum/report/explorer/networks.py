@@ -11,16 +11,19 @@ from partialsum.report.phrases import heading
 from partialsum.report.result import Report
 
 
-def network_data(report: Report) -> dict[str, Any]:
-    """Return layers, and for each its GEMMs with pass, sizes, how many they are and their share of the multiply-adds."""
+def network_data(report: Report, name: str) -> dict[str, Any]:
+    """Return layers, and for each its GEMMs with pass, sizes, how many they are and their share of the multiply-adds.
+
+    ``name`` is the page's own for the network, and no other's.
+    """
     total = report.total_macs or 1
     layers, gemms = [], []
-    for place, group in enumerate(group_layers(report.rows)):
+    for layer, group in enumerate(group_layers(report.rows)):
         layers.append({"name": group.name, "layers": len(group.layers)})
         for row, times in Counter(replace(row, layer="") for row in group.rows).items():
             gemms.append(
                 {
-                    "layer": place,
+                    "layer": layer,
                     "pass": str(row.pass_),
                     "m": row.m,
                     "n": row.n,
@@ -34,7 +37,7 @@ def network_data(report: Report) -> dict[str, Any]:
         for operation in report.unanalysed
     ]
     return {
-        "name": report.network,
+        "name": name,
         "heading": heading(report),
         "layers": layers,
         "gemms": gemms,

@@ -90,7 +90,10 @@ class Explorer:
             "formula_bits": WIDTHS,
             "formula": {str(width): _formula(grid, width) for width in sorted(set(bits.values()))},
             "units": [self._unit(unit) for unit in units],
-            "networks": [network_data(report) for report in self.networks],
+            "networks": [
+                network_data(report, name)
+                for name, report in zip(_names(self.networks), self.networks, strict=True)
+            ],
             "operands_db": {product: _operands_db(product) for product in every},
             "cost": {"parts": PARTS, "note": cost_note(grid)},
         }
@@ -166,6 +169,15 @@ def explore(
         raise InputError(f"networks name {max(given, key=given.count)!r} twice")
     reports = tuple(analyze(network, batch=batch, seq=seq, inputs=_first_format(axes)) for network in networks)
     return Explorer(axes, tabulate(axes, executor=executor, told=told, keep=keep), reports)
+
+
+def _names(reports: Sequence[Report]) -> list[str]:
+    """Return names that tell networks apart, also where two of them share one, as folders with a config.json may."""
+    given = [report.network for report in reports]
+    return [
+        name if given.count(name) == 1 else f"{name} ({given[:place].count(name) + 1})"
+        for place, name in enumerate(given)
+    ]
 
 
 def _first_format(grid: Grid) -> str:

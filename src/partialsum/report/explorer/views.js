@@ -59,9 +59,9 @@ function drawKept(chart, state) {
       say: (k) => formulaVrr(state, k).toFixed(3),
     });
   }
-  const ends = [KNOTS[0], KNOTS[KNOTS.length - 1]];
-  const top = Math.max(...ends.map((k) => kept(state, k, "snr")).filter(Number.isFinite), state.target, 20);
-  const range = show === "snr" ? [0, Math.min(140, 20 * Math.ceil((top + 5) / 20))] : [0, 1.05];
+  const finite = KNOTS.map((k) => kept(state, k, "snr")).filter(Number.isFinite);
+  const top = Math.max(...finite, state.target, 20);
+  const range = show === "snr" ? [0, Math.min(160, 20 * Math.ceil((top + 5) / 20))] : [0, 1.05];
   const stops = [];
   if (formula) {
     const longest = longestForV(state);
