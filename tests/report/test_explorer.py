@@ -10,6 +10,7 @@ import math
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from html import unescape
 from pathlib import Path
 
@@ -268,6 +269,14 @@ def test_the_command_writes_the_page_and_tells_what_is_in_it(
     assert [unit["unit"] for unit in answer["units"]] == ["h100-fp8", "lba12-2024"]
     assert answer["networks"] == [{"network": "net", "gemms": 1}]
     assert f"partialsum explorer {table} --output {path} --json" in unescape(path.read_text(encoding="utf-8"))
+
+
+def test_a_process_that_was_ended_is_told_in_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(*_: object, **__: object) -> None:
+        raise BrokenProcessPool
+
+    monkeypatch.setattr("partialsum.report.explorer.page.explore", ended)
+    run("explorer", "--jobs", "3").assert_refused("one of 3 processes was ended from outside")
 
 
 @pytest.mark.parametrize(
