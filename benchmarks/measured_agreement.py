@@ -4,17 +4,19 @@
     python benchmarks/measured_agreement.py --report FILE      # the table of a file that --csv wrote
 
 Trains the ResNet-14 of examples/measure_resnet.py (or a small GPT on CPython's language reference), or loads it,
-measures it, and prints a table, per accumulator and pass, of predicted minus measured SNR: median, quartiles, and the
-share of GEMMs within 2 dB (and within 2 dB plus the measurement's 95 % margin). The predictions:
+measures it, and prints a table, per accumulator and pass, of predicted minus measured SNR: the median, and the share of
+GEMMs within 2 dB (and within 2 dB plus the measurement's 95 % margin). The predictions:
 
     independent    independent normals of the measured density: ps.predict as it is
     path           the same, with kappa as measured and noise of partial sums that are ``path`` times as large
     pooled         independent products of the measured law, all sums' products taken together, with kappa as measured
     own law        every sum's own products, in any order: its pieces taken as one
     pieces         the sums' pieces as measured: ps.predict(row.k, accumulator, **row.inputs())
-    other batches  the pieces of as many batches that were not measured
+    other sums     the pieces of other sums of the same batches, drawn with another seed
+    other batches  the pieces of as many other batches
+    measured there what those other batches measure: how much the batches themselves differ
 
-Nothing is fitted: all of them come from products alone.
+Nothing is fitted: all but the last come from products alone.
 """
 
 from __future__ import annotations
@@ -50,7 +52,16 @@ ACCUMULATORS = (
     "e8m12,toward_zero",
     "e8m8,toward_zero,chunk=64",
 )
-PREDICTIONS = ("independent", "path", "pooled", "own law", "pieces", "other batches")
+PREDICTIONS = (
+    "independent",
+    "path",
+    "pooled",
+    "own law",
+    "pieces",
+    "other sums",
+    "other batches",
+    "measured there",
+)
 NO_ERROR_DB = 100.0
 """Sums that keep more have hardly an error to be measured."""
 SUMS = 512
@@ -99,16 +110,20 @@ def gpt(steps: int, checkpoint: Path | None) -> tuple[nn.Module, Iterator[Any]]:
 
 def compare(model: nn.Module, data: Iterator[Any], count: int) -> list[dict[str, Any]]:
     """Measure and predict; return one line per GEMM and accumulator."""
-    settings: dict[str, Any] = {"loss": "cross_entropy", "pieces": SUMS}
-    found = ps.measure(
-        model, itertools.islice(data, count), accumulators=ACCUMULATORS, cost=float("inf"), **settings
-    )
-    others = ps.measure(model, itertools.islice(data, count), accumulators=["e8m8"], **settings)
+    settings: dict[str, Any] = {"loss": "cross_entropy", "pieces": SUMS, "cost": float("inf")}
+    here, there = (list(itertools.islice(data, count)) for _ in range(2))
+    found, elsewhere = (ps.measure(model, part, accumulators=ACCUMULATORS, **settings) for part in (here, there))
+    others = ps.measure(model, here, accumulators=["e8m8"], seed=1, **settings)
     records = [ps.parse_accumulator(name) for name in ACCUMULATORS]
     plain = [expected_snr(list(found.rows), record) for record in records if isinstance(record, ps.Accumulator)]
     lines = []
     for index, row in enumerate(found.rows):
-        laws = {"pieces": row.pieces, "other batches": others.row(row.layer, row.pass_).pieces}
+        apart = elsewhere.row(row.layer, row.pass_)
+        laws = {
+            "pieces": row.pieces,
+            "other sums": others.row(row.layer, row.pass_).pieces,
+            "other batches": apart.pieces,
+        }
         laws["own law"] = None if row.pieces is None else row.pieces.merged(1)
         known = {
             name: [float(x.snr_db) for x in drawn_predictions(np.array(row.k), records, law)]
@@ -123,6 +138,7 @@ def compare(model: nn.Module, data: Iterator[Any], count: int) -> list[dict[str,
             line = {"layer": row.layer, "pass": str(row.pass_), "k": row.k, "accumulator": name}
             line |= {"measured": real.value, "margin": real.margin, "independent": independent}
             line["path"] = independent + 10 * np.log10(row.kappa) - 20 * np.log10(row.path) - mean_db(row)
+            line["measured there"] = apart.qualities[place].snr_db.value
             lines.append(line | {key: values[place] for key, values in known.items()})
         print(f"{row.name}: done", file=sys.stderr, flush=True)
     return lines
@@ -134,24 +150,27 @@ def mean_db(row: ps.Measurement) -> float:
 
 
 def report(lines: list[dict[str, Any]]) -> None:
-    """Print the table."""
-    print("| accumulator | pass | GEMMs | margin | " + " | ".join(PREDICTIONS) + " |")
-    print("|---" * (4 + len(PREDICTIONS)) + "|")
+    """Print the table, and the shares over all of it."""
+    lines = [line for line in lines if line["measured"] < NO_ERROR_DB and np.isfinite(line["margin"])]
+    print("| accumulator | pass, GEMMs, margin | " + " | ".join(PREDICTIONS) + " |")
+    print("|---" * (2 + len(PREDICTIONS)) + "|")
     for name, pass_ in itertools.product(ACCUMULATORS, ps.Pass):
         chosen = [line for line in lines if (line["accumulator"], line["pass"]) == (name, str(pass_))]
-        chosen = [x for x in chosen if x["measured"] < NO_ERROR_DB and np.isfinite(x["margin"])]
-        if not chosen:
-            continue
-        real, margin = (np.array([x[key] for x in chosen]) for key in ("measured", "margin"))
-        columns = [agreement(np.array([x[key] for x in chosen]) - real, margin) for key in PREDICTIONS]
-        print(f"| {name} | {pass_} | {len(chosen)} | {np.median(margin):.1f} | " + " | ".join(columns) + " |")
+        if chosen:
+            margin = np.median([line["margin"] for line in chosen])
+            print(f"| {name} | {pass_}, {len(chosen)}, ±{margin:.1f} | {agreement(chosen)} |")
+    print(f"| all | {len(lines)} | {agreement(lines)} |")
 
 
-def agreement(off: np.ndarray, margin: np.ndarray) -> str:
-    """Return median, quartiles and shares within 2 dB."""
-    low, middle, high = np.percentile(off, (25, 50, 75))
-    near, known = np.mean(np.abs(off) <= 2), np.mean(np.abs(off) <= 2 + margin)
-    return f"{middle:+.1f} ({low:+.1f} … {high:+.1f}), {near:.0%} ({known:.0%})"
+def agreement(lines: list[dict[str, Any]]) -> str:
+    """Return, for each prediction, the median of predicted minus measured dB, and shares within 2 dB."""
+    cells = []
+    for key in PREDICTIONS:
+        off = np.array([line[key] - line["measured"] for line in lines])
+        margin = np.array([line["margin"] for line in lines])
+        near, known = np.mean(np.abs(off) <= 2), np.mean(np.abs(off) <= 2 + margin)
+        cells.append(f"{np.median(off):+.1f}, {near:.0%} ({known:.0%})")
+    return " | ".join(cells)
 
 
 def table(lines: list[dict[str, Any]]) -> str:

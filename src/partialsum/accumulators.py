@@ -221,7 +221,7 @@ class DotAccumulator:
     The products, rounded to float32, of a group are added in pairs, the pairs' sums in pairs, and the whole joins the
     running sum; with ``exact`` the products are not rounded, and a group and the running sum are added as one number,
     which is rounded once. ``subnormals=False`` flushes operands, products and sums below the smallest normal number of
-    their formats to zero. Every corner is defined in :mod:`partialsum.arithmetic.dots`.
+    their formats to zero. Every corner is defined in :mod:`partialsum.arithmetic.reference_dots`.
     """
 
     group: int

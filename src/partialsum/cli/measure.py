@@ -40,6 +40,7 @@ def measure(  # typer reads the parameters; nobody calls this by position
     samples: options.Samples = 256,
     cost: options.Cost = 1.0,
     focus: options.Focus = False,
+    pieces: options.Pieces = 0,
     seed: options.Seed = 0,
     goal: options.Goal = "snr=20",
     resume: options.Resume = None,
@@ -73,6 +74,7 @@ def measure(  # typer reads the parameters; nobody calls this by position
             samples=samples,
             cost=cost,
             focus=wanted if focus else None,
+            pieces=pieces,
             seed=seed,
             resume=resume,
             progress=_progress(batches),
@@ -146,7 +148,7 @@ def _write(
 
 def _print(found: Measurements, target: Target, *, as_json: bool, as_csv: bool) -> None:
     if as_json:
-        print(found.to_json())
+        print(found.to_json(pieces=bool(found.settings["pieces"])))
     elif as_csv:
         print(found.to_csv(), end="")
     else:

@@ -38,6 +38,9 @@ Cost = Annotated[float, typer.Option(help="What looking may cost, in plain runs 
 Focus = Annotated[
     bool, typer.Option("--focus", help="Look most at what is open about --target, instead of evenly.")
 ]
+Pieces = Annotated[
+    int, typer.Option(min=0, help="Sums of each GEMM to describe piece by piece in the JSON, to predict from.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of what is drawn.")]
 Goal = Annotated[str, typer.Option("--target", help="What must be kept: snr=20, vrr=0.99 or v=50.")]
 Resume = Annotated[Path | None, typer.Option(help="A state to write now and then, and to continue from.")]
