@@ -81,7 +81,7 @@ function drawKept(chart, state) {
   const marks = data.networks.length ? ` Marks on the axis are the sums of ${network(state).name}.` : "";
   const limit = formula
     ? "The dashed vertical line is where the formula of 2019 (v < 50) stops trusting this width: it knows lengths, chunks and density, but no rounding."
-    : "The formula of 2019 describes registers, not matrix units.";
+    : "The formula of 2019 is shown for registers of your own; matrix units it does not describe.";
   document.getElementById("kept-note").textContent = `${limit}${marks} Click to choose a length.`;
 }
 
