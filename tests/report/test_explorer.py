@@ -69,6 +69,7 @@ def read(codes: Codes, k: float) -> tuple[float, float, float]:
 CURVES = st.sampled_from([curve for group in GRID.groups() for curve in group])
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of the tables, which a fixture holds
 @settings(max_examples=25, deadline=None)
 @given(curve=CURVES, x=st.floats(6, 24))
 def test_between_the_knots_tables_are_within_the_error_that_the_page_states(

@@ -42,7 +42,7 @@ class Explorer:
 
     grid: Grid
     tables: dict[str, Codes] = field(repr=False)
-    networks: tuple[Report, ...] = field(repr=False)
+    networks: tuple[Report, ...]
 
     def to_html(self, *, command: str | None = None) -> str:
         """Return the page as text; ``command`` is named in its footer."""
