@@ -31,7 +31,7 @@ function drawAnswer(state) {
   const cards = [
     card("SNR", decibels(verdict.snr), verdict.snr === Infinity ? "no error can be told" : errorWords(verdict.snr), "snr", verdict.snr),
     card("Gain", gain.toFixed(3), gain < 0.995 ? `${sharePercent(1 - gain)} of the signal is gone` : "the signal is whole", "gain", gain),
-    card("VRR", vrr.toFixed(3), hasFormula(state) ? `formula of 2019: ${formulaVrr(state, state.k).toFixed(3)}` : "noise counts as variance", "vrr", vrr),
+    card("VRR", varianceText(vrr), hasFormula(state) ? `formula of 2019: ${formulaVrr(state, state.k).toFixed(3)}` : "noise counts as variance", "vrr", vrr),
   ];
   if (state.unit === null) {
     const evolved = bitsText(bitsForSnr(state, state.k, state.target));

@@ -3,7 +3,7 @@
 const SHOWN = {
   snr: { name: "SNR", unit: "SNR (dB)", say: decibels },
   gain: { name: "gain", unit: "gain (share of the signal)", say: (value) => value.toFixed(3) },
-  vrr: { name: "VRR", unit: "VRR (share of the variance)", say: (value) => value.toFixed(3) },
+  vrr: { name: "VRR", unit: "VRR (share of the variance)", say: varianceText },
 };
 const PASSES = ["forward", "grad_input", "grad_weight"];
 
