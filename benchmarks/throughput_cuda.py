@@ -1,12 +1,14 @@
 """The table of a GPU: GEMMs beside its own multiply-add rate and torch.mm, quantising beside a copy, a training step.
 
-Called by ``throughput.py --device cuda``. Every figure is the median of event timings on the stream; contenders take turns
-within a round. Operands are several times the size of the cache in the large shapes, and copies always. The multiply-add
-rate is measured in the same run, with a kernel that does nothing else; TF32 stays off in torch.mm.
+Called by ``throughput.py --device cuda``; by itself, with the name of a case, it runs that one for a profiler. Every figure
+is the median of event timings on the stream; contenders take turns within a round. Operands are several times the size
+of the cache in the large shapes, and copies always. The multiply-add rate is measured in the same run, with a kernel that
+does nothing else; TF32 stays off in torch.mm.
 
 A row's *bound* is what its kernel could reach if it did nothing but its own operations, ``operations`` for each
-product, at the measured rate. Where outputs are few, every sum's chain of dependent operations is the bound instead: no
-order-keeping kernel adds a product before the last sum is there.
+product, at the measured rate; an operation on integers counts twice, as its unit is half as wide (the counts are those of
+``cuda_machine_code.py``). Where outputs are few, every sum's chain of dependent operations is the bound instead: no
+order-keeping kernel adds a product before the last sum is there; chunks are summed side by side and joined in order.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +36,7 @@ SQUARE: Shape = (4096, 4096, 4096)
 FEW_OUTPUTS: tuple[Shape, ...] = ((32, 288, 1 << 20), (16, 144, 1 << 20), (64, 576, 1 << 20), (256, 256, 1 << 18))
 COPY_ELEMENTS = 1 << 28
 LATENCY = 4  # cycles until a dependent float32 operation may start, on sm_80 to sm_100
+_HEAD_START = 2_000_000  # cycles, about a millisecond: longer than the host takes for one call
 LANES = 128  # float32 multiply-adds of a multiprocessor per cycle
 
 
@@ -53,18 +57,18 @@ class Variant:
 VARIANTS = (
     Variant("nearest even", "e6m9", 3, 3, 0.60),
     Variant("toward zero", "e6m9,toward_zero", 2, 2, 0.60, 2),
-    Variant("stochastic", "e6m9,stochastic", 5, 3, 0.50),
+    Variant("stochastic", "e6m9,stochastic", 4, 4, 0.50),
     Variant("chunk 64", "e6m9,chunk=64", 3, 3),
-    Variant("any operands", "e8m10", 6, 6, inputs="fp32"),
-    Variant("guarded", "e4m9", 8, 6),
-    Variant("float64 lanes", "e8m22", 13, 13, inputs="fp32"),
+    Variant("any operands", "e8m10", 16, 9, inputs="fp32"),
+    Variant("guarded", "e4m9", 12, 8),
+    Variant("float64 lanes", "e8m22", 56, 20, inputs="fp32"),
     Variant("product rounded", "bf16,product=bf16", 6, 3, inputs="bf16"),
-    Variant("lba12-2024", "lba12-2024", 12, 6),
+    Variant("lba12-2024", "lba12-2024", 28, 16),
     Variant("fp32", "fp32", 1, 1, inputs="fp32"),
-    Variant("int32", "int32", 1, 1, inputs="int8"),
-    Variant("h100-fp16", "h100-fp16", 6, 1, inputs="fp16"),
-    Variant("h100-fp8", "h100-fp8", 6, 1, inputs="e4m3fn"),
-    Variant("mi300-fp16", "mi300-fp16", 8, 1, inputs="fp16"),
+    Variant("int32", "int32", 4, 1, inputs="int8"),
+    Variant("h100-fp16", "h100-fp16", 11, 1, inputs="fp16"),
+    Variant("h100-fp8", "h100-fp8", 11, 1, inputs="e4m3fn"),
+    Variant("mi300-fp16", "mi300-fp16", 20, 1, inputs="fp16"),
 )
 FORMATS = ("e5m2", "e4m3fn", "bf16", "e6m9", "int8", "q8.8", "mxfp8_e4m3", "mxfp4", "nvfp4")
 QUANTISE_GOAL, STEP_GOAL, TORCH_GOAL, FIRST_GOAL, LATER_GOAL = 0.70, 8.0, 0.15, 2.0, 0.05
@@ -99,14 +103,19 @@ class Row:
 COLUMNS = ("what", "case", "figure", "ratio", "to", "bound", "goal", "")
 
 
-def milliseconds(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median time of each run on the current stream; runs take turns."""
+def milliseconds(runs: dict[str, Callable[[], object]], rounds: int, *, ahead: bool = True) -> dict[str, float]:
+    """Return the median time of each run on the current stream; runs take turns.
+
+    Ahead: the device is kept waiting while the host launches, so that only the device's own time counts.
+    """
     for run in runs.values():
         run()
     events: dict[str, list[tuple[Any, Any]]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
             pair = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            if ahead:
+                torch.cuda._sleep(_HEAD_START)
             pair[0].record()
             run()
             pair[1].record()
@@ -157,6 +166,16 @@ def operands(shape: Shape, variant: Variant, device: torch.device) -> tuple[Tens
     return ps.quantize(a, variant.inputs), ps.quantize(b, variant.inputs)
 
 
+def in_order(shape: Shape, variant: Variant, units: int) -> int:
+    """Return how many steps of a sum wait for one another: all, or those of a chunk and its joining."""
+    m, n, k = shape
+    acc = ps.parse_accumulator(variant.accumulator)
+    if not isinstance(acc, ps.Accumulator) or acc.chunk is None:
+        return k
+    slices = cuda_kernels.slices(acc, m, n, k, 1, units, patches=False)
+    return acc.chunk + slices if slices else k + k // acc.chunk
+
+
 def products(
     shape: Shape, variants: Sequence[Variant], rate: float, device: torch.device, rounds: int
 ) -> Iterator[Row]:
@@ -171,7 +190,7 @@ def products(
             rounds,
         )
         ours, theirs = (macs / (timed[name] * 1e-3) for name in ("ours", "torch"))
-        chain = m * n * clock / (variant.chain * LATENCY)
+        chain = macs * clock / (in_order(shape, variant, units) * variant.chain * LATENCY)
         bound = min(rate / variant.operations, chain)
         case, figure = f"{variant.name}, {m} × {n} × {k}", f"{ours / 1e9:.0f} GMAC/s"
         allowed = rate / variant.goal_operations
@@ -209,7 +228,7 @@ def training_step(device: torch.device, rounds: int, batch: int) -> Row:
         if name == "emulated":
             ps.emulate(model, policy)
         runs[name] = _step(model, images, labels, optimizer)
-    timed = milliseconds(runs, rounds)
+    timed = milliseconds(runs, rounds, ahead=False)
     ratio = timed["emulated"] / timed["plain"]
     figure = f"{timed['emulated']:.1f} ms"
     case = f"ResNet-20, batch {batch}, accumulation-2019"
@@ -249,6 +268,7 @@ def first_uses(device: torch.device) -> Iterator[Row]:
 def table(device: torch.device, rounds: int, quick: bool) -> Iterator[Row]:
     """Yield all rows; ``quick`` takes sizes that any machine does at once, which say nothing."""
     torch.backends.cuda.matmul.allow_tf32 = False
+    torch.zeros(1, device=device)  # what torch sets up at its own first use is none of ours
     yield from first_uses(device)
     rate = multiply_adds(device, rounds, 2 if quick else 1 << 12)
     yield Row("multiply-adds", "float32", f"{rate / 1e9:.0f} GMAC/s", "itself", 1.0)
@@ -269,3 +289,25 @@ def heading(device: torch.device) -> str:
     return (
         f"{found.name}, {found.multi_processor_count} multiprocessors, {memory:.0f} GiB, torch {torch.__version__}"
     )
+
+
+def profile(case: str, device: torch.device, shape: Shape = SQUARE, elements: int = COPY_ELEMENTS) -> None:
+    """Run one variant, or ``quantize``, a few times: for a profiler to look at."""
+    if case == "quantize":
+        x = torch.randn(elements, device=device)
+        for _ in range(4):
+            ps.quantize(x, "e5m2", out=x)
+        return
+    found = [variant for variant in VARIANTS if variant.name == case]
+    if not found:
+        sys.exit(f"no such case: {case}; there are quantize, {', '.join(variant.name for variant in VARIANTS)}")
+    a, b = operands(shape, found[0], device)
+    for _ in range(4):
+        ps.gemm(a, b, found[0].accumulator)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or not torch.cuda.is_available():
+        sys.exit("usage: throughput_cuda.py CASE, with a CUDA device; throughput.py --device cuda prints the table")
+    profile(sys.argv[1], torch.device("cuda", torch.cuda.current_device()))
+    torch.cuda.synchronize()

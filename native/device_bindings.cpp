@@ -75,8 +75,10 @@ DeviceTarget<Element> target(const Tensor& tensor) {
     return made;
 }
 
-DeviceProblem with_rule(const Rule& rule, uint64_t choice) {
+DeviceProblem with_rule(const Rule& rule, uint64_t choice, uint64_t sums) {
     DeviceProblem problem{};
+    problem.slice = sums != 0 ? rule.chunk : 0;
+    problem.sums = pointer<float>(sums);
     problem.rule = rule;
     problem.choice = pointer<const int32_t>(choice);
     problem.canonical_zero = rule.sum.keeps_negative_zero == 0;
@@ -87,8 +89,8 @@ DeviceProblem with_rule(const Rule& rule, uint64_t choice) {
 
 // d[..., m, n] = c + a[..., m, k] @ b[..., k, n]; d has all the batch dimensions, the others broadcast.
 nb::bytes gemm_record(const Tensor& a, const Tensor& b, const std::optional<Tensor>& c, const Tensor& d, const Rule& rule,
-                      uint64_t choice) {
-    DeviceProblem problem = with_rule(rule, choice);
+                      uint64_t choice, uint64_t sums) {
+    DeviceProblem problem = with_rule(rule, choice, sums);
     problem.a = source(a, true);
     problem.b = source(b, false);
     if (c) problem.c = target<const float>(*c);
@@ -125,9 +127,9 @@ DeviceSource patched(const Tensor& tensor, const Patches& patches, int64_t step)
 using Pass = ConvolutionPlan (*)(const Extent&, const Extent&, const Extent&, const Geometry&);
 
 nb::bytes convolution_record(Pass pass, const Tensor& a, const Tensor& b, const Tensor& d, const Geometry& geometry,
-                             const Rule& rule, uint64_t choice) {
+                             const Rule& rule, uint64_t choice, uint64_t sums) {
     const ConvolutionPlan plan = pass(extent_of(a), extent_of(b), extent_of(d), geometry);
-    DeviceProblem problem = with_rule(rule, choice);
+    DeviceProblem problem = with_rule(rule, choice, sums);
     problem.a = patched(a, plan.a, plan.a_step);
     problem.b = patched(b, plan.b, plan.b_step);
     problem.d.data = pointer<float>(std::get<0>(d));
@@ -246,18 +248,18 @@ void bind_pass(nb::module_& module, const char* name, Pass pass) {
     module.def(
         name,
         [pass](const Tensor& a, const Tensor& b, const Tensor& d, const Sizes& stride, const Sizes& padding,
-               const Sizes& dilation, int64_t groups, const Rule& rule, uint64_t choice) {
-            return convolution_record(pass, a, b, d, {stride, padding, dilation, groups}, rule, choice);
+               const Sizes& dilation, int64_t groups, const Rule& rule, uint64_t choice, uint64_t sums) {
+            return convolution_record(pass, a, b, d, {stride, padding, dilation, groups}, rule, choice, sums);
         },
         nb::arg("a"), nb::arg("b"), nb::arg("d"), nb::kw_only(), nb::arg("stride"), nb::arg("padding"),
-        nb::arg("dilation"), nb::arg("groups"), nb::arg("rule"), nb::arg("choice"));
+        nb::arg("dilation"), nb::arg("groups"), nb::arg("rule"), nb::arg("choice"), nb::arg("sums") = 0);
 }
 
 }  // namespace
 
 void bind_device(nb::module_& module) {
     module.def("device_gemm", gemm_record, nb::arg("a"), nb::arg("b"), nb::arg("c").none(), nb::arg("d"), nb::kw_only(),
-               nb::arg("rule"), nb::arg("choice"));
+               nb::arg("rule"), nb::arg("choice"), nb::arg("sums") = 0);
     module.def("device_census", census_record, nb::arg("tensors"));
     module.def("device_choices", choices_record, nb::arg("kernels"));
     module.def("device_blocks", blocks_record, nb::arg("input"), nb::arg("elements"), nb::arg("values"), nb::arg("scales"),

@@ -1,4 +1,4 @@
-"""What each of two processes does in tests/emulation/test_distributed.py; spawned processes import it by name."""
+"""What each process does in the tests of DistributedDataParallel; spawned processes import it by name."""
 
 from __future__ import annotations
 
@@ -43,5 +43,21 @@ def worker(rank: int, folder: str, wrap_first: bool) -> None:
             parallel = DistributedDataParallel(model)
         images, labels = (part.chunk(2)[rank] for part in batch())
         torch.save(gradients(parallel, images, labels), Path(folder) / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def nccl_worker(rank: int, folder: str, world: int) -> None:
+    """One process for each GPU."""
+    device = torch.device("cuda", rank)
+    torch.cuda.set_device(device)
+    dist.init_process_group("nccl", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
+    try:
+        model = network().to(device)
+        ps.emulate(model, POLICY)
+        parallel = DistributedDataParallel(model, device_ids=[rank])
+        images, labels = (part.chunk(world)[rank].to(device) for part in batch())
+        found = [gradient.cpu() for gradient in gradients(parallel, images, labels)]
+        torch.save(found, Path(folder) / f"{rank}.pt")
     finally:
         dist.destroy_process_group()

@@ -20,7 +20,7 @@ MODULES = {
 CHAIN = ("formats", "accumulators", "arithmetic", "emulation", "experiments")
 FOUNDATION = {"errors", "choices", "files"}
 TORCH_FREE = ("theory", "hardware", "formats", "accumulators", *sorted(FOUNDATION))
-MAY_USE_TORCH = {"partialsum.theory.montecarlo", "partialsum.theory.sampling"}
+MAY_USE_TORCH = {f"partialsum.theory.{name}" for name in ("drawing", "montecarlo", "sampling")}
 REFERENCE = {f"partialsum.arithmetic.{name}" for name in ("random", "reference", "reference_aligned", "rounding")}
 """The exact reference, plain Python: what hardware is tested against, and the only arithmetic it may import."""
 ITSELF = {"partialsum.arithmetic"}
@@ -104,7 +104,10 @@ def test_kernels_of_the_theory_need_no_torch(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(REFERENCE))
 def test_the_reference_stays_light(name: str) -> None:
     used = {module for module in imported_modules(name) if room(module) == "arithmetic"}
-    assert used <= REFERENCE | ITSELF | {"partialsum.arithmetic.reference_blocks"}
+    assert used <= REFERENCE | ITSELF | {
+        "partialsum.arithmetic.reference_blocks",
+        "partialsum.arithmetic.reference_dots",
+    }
     assert not {module for module in imported_modules(name) if module.split(".")[0] in {"torch", "transformers"}}
 
 

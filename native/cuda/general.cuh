@@ -13,6 +13,7 @@ struct GeneralStep {
         using Vector = double;
         static constexpr bool random_at_top = false;
         __device__ static double every(double x) { return x; }
+        __device__ static int32_t raised(const Grid&) { return 0; }
     };
     using Vector = double;
     static constexpr bool random = rounding == Rounding::stochastic, rounds_product = rounds_product_;

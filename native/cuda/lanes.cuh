@@ -46,7 +46,7 @@ struct Lane {
     __device__ static Word bits_of(Real x) { return same_bits<Word>(x); }
     __device__ static Real every(Real x) { return x; }
     __device__ static Real every_bits(Word x) { return of(x); }
-    __device__ static Real magnitude(Real x) { return of(bits_of(x) & ~sign); }
+    __device__ static Real magnitude(Real x) { return size_of(x); }
 
     __device__ static Real add(Real x, Real y) { return Do::add(x, y); }
     __device__ static Real sub(Real x, Real y) { return Do::add(x, -y); }
@@ -63,10 +63,8 @@ struct Lane {
     __device__ static Real with_sign(Real x, Real from) { return of((bits_of(x) & ~sign) | (bits_of(from) & sign)); }
 
     // sign(x) * max(|x|, |least|), sign(x) * min(|x|, |most|); a NaN gives the limit.
-    __device__ static Real at_least(Real x, Real least) {
-        return with_sign(magnitude(x) > least ? x : least, x);
-    }
-    __device__ static Real at_most(Real x, Real most) { return with_sign(magnitude(x) < most ? x : most, x); }
+    __device__ static Real at_least(Real x, Real least) { return signed_as(larger(magnitude(x), least), x); }
+    __device__ static Real at_most(Real x, Real most) { return signed_as(smaller_one(magnitude(x), most), x); }
 
     __device__ static bool smaller(Real x, Real limit) { return magnitude(x) < limit; }
     __device__ static bool beyond(Real x, Real limit) { return !(magnitude(x) <= limit); }
@@ -101,15 +99,32 @@ struct Lane {
         Real over_positive, over_negative, infinite;
     };
 
-    // Words come as integers and are moved to the top of the bits that this lane drops.
-    static constexpr bool random_at_top = false;
+    // Words come as integers. Those of 32 bits were moved to the top of the bits that this lane drops when they were made,
+    // the others are moved here.
+    static constexpr bool random_at_top = false, words_are_raised = sizeof(Word) == 4;
+    __device__ static int32_t above(const Grid& grid) { return man_bits - grid.man_bits - grid.random_bits; }
+    __device__ static int32_t raised(const Grid& grid) { return words_are_raised ? above(grid) : 0; }
     struct Words {
-        __device__ explicit Words(const Grid& grid) : shift(man_bits - grid.man_bits - grid.random_bits) {}
+        __device__ explicit Words(const Grid& grid) : shift(words_are_raised ? 0 : above(grid)) {}
         __device__ Real operator()(const uint32_t* columns, uint32_t row) const {
-            return of(static_cast<Word>(*columns ^ row) << shift);
+            const auto word = static_cast<Word>(*columns ^ row);
+            return of(words_are_raised ? word : word << shift);
         }
         int shift;
     };
+
+private:
+    // Of a `size` that is not negative: one operation less than with_sign.
+    __device__ static Real signed_as(Real size, Real x) { return of(bits_of(size) | (bits_of(x) & sign)); }
+
+    // Under these names the compiler finds what an instruction does on its way.
+    __device__ static float size_of(float x) { return fabsf(x); }
+    __device__ static double size_of(double x) { return fabs(x); }
+    // A NaN gives the other one. For float32 there are instructions.
+    __device__ static float larger(float x, float y) { return fmaxf(x, y); }
+    __device__ static float smaller_one(float x, float y) { return fminf(x, y); }
+    __device__ static double larger(double x, double y) { return x > y ? x : y; }
+    __device__ static double smaller_one(double x, double y) { return x < y ? x : y; }
 };
 
 template <Rounding mode>

@@ -23,9 +23,10 @@ __device__ inline int64_t batch_offset(const int64_t* size, const int64_t* strid
     return offset;
 }
 
+// Coordinates lie within 2**31, as sizes do.
 struct DevicePlace {
     int64_t offset;
-    int64_t position[spatial_dimensions];
+    int32_t position[spatial_dimensions];
 };
 
 __device__ inline DevicePlace place_of(const PatchAxis& axis, int64_t at) {
@@ -34,7 +35,7 @@ __device__ inline DevicePlace place_of(const PatchAxis& axis, int64_t at) {
     #pragma unroll
     for (int d = spatial_dimensions - 1; d >= 0; --d) {
         const auto extent = static_cast<uint32_t>(axis.extent[d]);
-        place.position[d] = index % extent * axis.coefficient[d] + axis.base[d];
+        place.position[d] = static_cast<int32_t>(index % extent * axis.coefficient[d] + axis.base[d]);
         index /= extent;
     }
     place.offset = index * axis.outer_stride;
@@ -47,12 +48,15 @@ __device__ inline float patch_element(const DeviceSource& source, const float* d
     #pragma unroll
     for (int d = 0; d < spatial_dimensions; ++d) {
         const PatchDimension& dimension = source.patches.dimension[d];
-        const int64_t v = line.position[d] + k.position[d];
-        if (v < 0) return 0.0f;
-        const auto step = static_cast<uint32_t>(dimension.step), coordinate = static_cast<uint32_t>(v);
-        // Only the gradient of a strided convolution's input divides.
-        const uint32_t at = step == 1 ? coordinate : coordinate / step;
-        if (at >= dimension.size || at * step != coordinate) return 0.0f;
+        const auto size = static_cast<uint32_t>(dimension.size), step = static_cast<uint32_t>(dimension.step);
+        // What lies before the first element is, as an unsigned number, beyond the last one.
+        auto at = static_cast<uint32_t>(line.position[d] + k.position[d]);
+        if (step != 1) {  // the gradient of a strided convolution's input
+            const uint32_t coordinate = at;
+            at = coordinate / step;
+            if (coordinate >> 31 != 0 || at * step != coordinate) return 0.0f;
+        }
+        if (at >= size) return 0.0f;
         offset += at * dimension.stride;
     }
     return data[offset];

@@ -38,19 +38,41 @@ struct alignas(16) Neighbours {
     Element x[4];
 };
 
+// Where a format is plain and neighbours are all finite, which nearly all are, half of the care is enough.
+template <Rounding rounding, bool in_float32, class Element>
+__device__ Neighbours<float> round_neighbours(const QuantizeRule& rule, const Neighbours<Element>& from, int64_t first, bool plain) {
+    Neighbours<float> to;
+    if constexpr (in_float32 && rounding != Rounding::down && rounding != Rounding::up) {
+        int32_t most = 0;
+        #pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const int32_t size = same_bits<int32_t>(from.x[j]) & magnitude_bits;
+            most = most > size ? most : size;
+        }
+        if (plain && most < infinity_bits) {
+            #pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                to.x[j] = round_bits<rounding, Care::signs_only>(from.x[j], rule.bits, element_word<rounding>(rule, first + j));
+            }
+            return to;
+        }
+    }
+    #pragma unroll
+    for (int j = 0; j < 4; ++j) to.x[j] = round_element<rounding, in_float32>(rule, from.x[j], first + j);
+    return to;
+}
+
 // Any number of blocks. Input and output may be the same array; `aligned`: both lie at multiples of 16 bytes.
 template <Rounding rounding, bool in_float32, class Element>
 __device__ void quantize_elements(const QuantizeRule& rule, const Element* input, float* output, int64_t count, bool aligned) {
     const int64_t own = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     const int64_t threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
     const int64_t whole = aligned ? count / 4 : 0;
+    const bool plain = rule.bits.plain && !rule.bits.overflows_to_nan;
     #pragma unroll 2
     for (int64_t i = own; i < whole; i += threads) {
         const auto from = reinterpret_cast<const Neighbours<Element>*>(input)[i];
-        Neighbours<float> to;
-        #pragma unroll
-        for (int j = 0; j < 4; ++j) to.x[j] = round_element<rounding, in_float32>(rule, from.x[j], 4 * i + j);
-        reinterpret_cast<Neighbours<float>*>(output)[i] = to;
+        reinterpret_cast<Neighbours<float>*>(output)[i] = round_neighbours<rounding, in_float32>(rule, from, 4 * i, plain);
     }
     #pragma unroll 1
     for (int64_t i = 4 * whole + own; i < count; i += threads) {

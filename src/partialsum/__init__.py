@@ -15,6 +15,7 @@ _HOMES = {
     "ACCUMULATORS": "accumulators",
     "Accumulator": "accumulators",
     "AlignedAccumulator": "accumulators",
+    "DotAccumulator": "accumulators",
     "IntegerAccumulator": "accumulators",
     "Overflow": "accumulators",
     "Rounding": "accumulators",
@@ -63,6 +64,8 @@ _HOMES = {
     "measure": "measurement.run",
     "Sweep": "measurement.sweep",
     "analyze": "report.analysis",
+    "Explorer": "report.explorer.page",
+    "explore": "report.explorer.page",
     "NetworkCost": "report.network_cost",
     "network_cost": "report.network_cost",
     "Report": "report.result",
@@ -77,6 +80,7 @@ _HOMES = {
     "exponent_need": "theory.exponents",
     "Simulation": "theory.montecarlo",
     "simulate": "theory.montecarlo",
+    "PiecewiseLaw": "theory.piecewise",
     "Prediction": "theory.predict",
     "predict": "theory.predict",
     "Operand": "theory.products",
@@ -103,6 +107,7 @@ if TYPE_CHECKING:
         ACCUMULATORS as ACCUMULATORS,
         Accumulator as Accumulator,
         AlignedAccumulator as AlignedAccumulator,
+        DotAccumulator as DotAccumulator,
         IntegerAccumulator as IntegerAccumulator,
         Overflow as Overflow,
         Rounding as Rounding,
@@ -196,6 +201,10 @@ if TYPE_CHECKING:
     from partialsum.report.analysis import (
         analyze as analyze,
     )
+    from partialsum.report.explorer.page import (
+        Explorer as Explorer,
+        explore as explore,
+    )
     from partialsum.report.network_cost import (
         NetworkCost as NetworkCost,
         network_cost as network_cost,
@@ -221,6 +230,9 @@ if TYPE_CHECKING:
     from partialsum.theory.montecarlo import (
         Simulation as Simulation,
         simulate as simulate,
+    )
+    from partialsum.theory.piecewise import (
+        PiecewiseLaw as PiecewiseLaw,
     )
     from partialsum.theory.predict import (
         Prediction as Prediction,

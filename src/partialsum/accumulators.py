@@ -1,8 +1,9 @@
 """Accumulators as data: what a multiply-accumulate unit does to its partial sums.
 
-Three kinds: :class:`Accumulator` adds one exact product after another and rounds each time;
-:class:`AlignedAccumulator` is the matrix unit that adds a group of aligned products at once;
-:class:`IntegerAccumulator` wraps or saturates. :data:`ACCUMULATORS` names those of real hardware.
+Four kinds: :class:`Accumulator` adds one exact product after another and rounds each time;
+:class:`AlignedAccumulator` is the matrix unit that adds a group of aligned products at once, :class:`DotAccumulator` one
+that adds them in float32 or exactly; :class:`IntegerAccumulator` wraps or saturates. :data:`ACCUMULATORS` names those
+of real hardware.
 """
 
 from __future__ import annotations
@@ -214,6 +215,34 @@ _ALIGNED_DEFAULTS = {f.name: f.default for f in fields(AlignedAccumulator)}
 
 
 @dataclass(frozen=True, slots=True)
+class DotAccumulator:
+    """A matrix unit that aligns nothing: float32 additions to nearest even, ``group`` products at a time.
+
+    The products, rounded to float32, of a group are added in pairs, the pairs' sums in pairs, and the whole joins the
+    running sum; with ``exact`` the products are not rounded, and a group and the running sum are added as one number,
+    which is rounded once. ``subnormals=False`` flushes operands, products and sums below the smallest normal number of
+    their formats to zero. Every corner is defined in :mod:`partialsum.arithmetic.reference_dots`.
+    """
+
+    group: int
+    exact: bool = False
+    subnormals: bool = True
+
+    def __post_init__(self) -> None:
+        if self.group not in (1, 2, 4, 8, 16):
+            raise InputError(f"group must be 1, 2, 4, 8 or 16, got {self.group!r}")
+        if self.exact and not self.subnormals:
+            raise InputError("subnormals must be kept where sums are exact, got subnormals=False with exact=True")
+
+    def __str__(self) -> str:
+        name = _ACCUMULATOR_NAMES.get(self)
+        if name is not None:
+            return name
+        options = ("exact=yes" if self.exact else "", "" if self.subnormals else "subnormals=no")
+        return ",".join(["dot", f"group={self.group}", *(option for option in options if option)])
+
+
+@dataclass(frozen=True, slots=True)
 class IntegerAccumulator:
     """A two's-complement register of ``bits`` bits that wraps or saturates after every addition."""
 
@@ -229,7 +258,7 @@ class IntegerAccumulator:
         return f"int{self.bits}" + ("" if self.overflow is IntegerOverflow.WRAP else ",saturate")
 
 
-AnyAccumulator = Accumulator | AlignedAccumulator | IntegerAccumulator
+AnyAccumulator = Accumulator | AlignedAccumulator | DotAccumulator | IntegerAccumulator
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +292,10 @@ def _amd(unit: str, group: int, interleave: int) -> Preset:
     return Preset(accumulator, f"{unit} matrix core, FP32 output", "arXiv 2511.10909")
 
 
+def _old_amd(unit: str, accumulator: DotAccumulator) -> Preset:
+    return Preset(accumulator, f"{unit} matrix core, FP32 output", "arXiv 2511.10909 (MMA-Sim 2.1.1)")
+
+
 PRESETS: dict[str, Preset] = {
     "v100-fp16": _nvidia("V100 FP16", 23, 4, None),
     "a100-fp16": _nvidia("A100 FP16", 24, 8, -132),
@@ -285,7 +318,12 @@ PRESETS: dict[str, Preset] = {
         "B200/RTX PRO 6000 MXFP4 and NVFP4 tensor core, FP32 output",
         "arXiv 2511.10909",
     ),
-    "mi300-fp16": _amd("MI300 (CDNA3) FP16/BF16", 8, 1),
+    "mi100-fp16": _old_amd("MI100 (CDNA1) FP16", DotAccumulator(4, exact=True)),
+    "mi100-bf16": _old_amd("MI100 (CDNA1) BF16", DotAccumulator(2, exact=True)),
+    "mi250-fp16": _old_amd("MI250 (CDNA2) FP16", DotAccumulator(4, subnormals=False)),
+    "mi250-bf16": _old_amd("MI250 (CDNA2) BF16 (_1k)", DotAccumulator(4, subnormals=False)),
+    "mi300-fp16": _amd("MI300 (CDNA3) FP16", 8, 1),
+    "mi300-bf16": _amd("MI300 (CDNA3) BF16", 8, 1),
     "mi300-tf32": _amd("MI300 (CDNA3) XF32", 4, 1),
     "mi300-fp8": _amd("MI300 (CDNA3) FP8", 16, 2),
     "fp16-2018": Preset(
@@ -321,6 +359,11 @@ _KEYED = {
     **dict.fromkeys(("fraction_bits", "group", "min_exponent", "interleave", "join_bits", "dot"), int),
     **dict.fromkeys(("product", "result", "alignment", "result_rounding"), str),
 }
+_GROUPED: dict[str, tuple[type[AnyAccumulator], set[str]]] = {
+    "aligned": (AlignedAccumulator, {"fraction_bits", "group"}),
+    "dot": (DotAccumulator, {"group"}),
+}
+_TRUTHS = ("subnormals", "exact")
 _TRUTH = {"yes": True, "no": False, "true": True, "false": False}
 
 
@@ -329,10 +372,10 @@ def parse_accumulator(name: str | AnyAccumulator | FloatFormat) -> AnyAccumulato
 
     Accepted: a preset (``h100-fp8``), a format (``e6m9``), ``int32``, each with options behind commas:
     ``"e6m9,chunk=64,toward_zero,saturate,subnormals=no"``, ``"h100-fp8,promote_every=128"``, ``"int20,saturate"``,
-    ``"aligned,fraction_bits=13,group=8,result=e8m13"``.
+    ``"aligned,fraction_bits=13,group=8,result=e8m13"``, ``"dot,group=4,exact=yes"``.
     Raises :class:`InputError` for anything else.
     """
-    if isinstance(name, Accumulator | AlignedAccumulator | IntegerAccumulator):
+    if isinstance(name, AnyAccumulator):
         return name
     if isinstance(name, FloatFormat):
         return Accumulator(name)
@@ -346,12 +389,13 @@ def parse_accumulator(name: str | AnyAccumulator | FloatFormat) -> AnyAccumulato
         preset = ACCUMULATORS[head]
         fields = {field: getattr(preset, field) for field in preset.__dataclass_fields__}
         return _build(type(preset), fields, settings, name)
-    if head == "aligned":
-        if missing := {"fraction_bits", "group"} - settings.keys():
-            raise InputError(f"an aligned accumulator needs {' and '.join(sorted(missing))}, got {name!r}")
-        return _build(AlignedAccumulator, {}, settings, name)
+    if head in _GROUPED:
+        kind, needed = _GROUPED[head]
+        if missing := needed - settings.keys():
+            raise InputError(f"the accumulator {head!r} needs {' and '.join(sorted(missing))}, got {name!r}")
+        return _build(kind, {}, settings, name)
     if not re.match(r"e\d|fp|bf|tf|dlfloat", head):
-        hint = did_you_mean(head, [*ACCUMULATORS, "aligned"])
+        hint = did_you_mean(head, [*ACCUMULATORS, *_GROUPED])
         raise InputError(f"unknown accumulator {name!r}{hint}")
     return _build(Accumulator, {"format": parse_float_format(head)}, settings, name)
 
@@ -366,11 +410,11 @@ def _parse_option(option: str, whole: str) -> tuple[str, object]:
         hint = did_you_mean(key, [*Rounding, *Overflow, "chunk=64"])
         raise InputError(f"unknown option {option!r} in accumulator {whole!r}{hint}")
     try:
-        if key == "subnormals":
+        if key in _TRUTHS:
             return key, _TRUTH[value]
         return key, _KEYED[key](value)
     except (KeyError, ValueError):
-        hint = did_you_mean(key, [*_KEYED, "subnormals"])
+        hint = did_you_mean(key, [*_KEYED, *_TRUTHS])
         raise InputError(f"cannot read option {option!r} in accumulator {whole!r}{hint}") from None
 
 

@@ -1,4 +1,7 @@
 // Device code on the host: one fiber per thread of a block, switched at barriers. What the tests run in place of a GPU.
+//
+// Threads between two barriers, and blocks, run in an order that changes from one to the next: what depends on it differs
+// from the reference soon. With PARTIALSUM_CHECKED every access to memory is looked at as well (device_checks.cpp).
 #pragma once
 
 #include <setjmp.h>
@@ -6,6 +9,9 @@
 
 #include <cfenv>
 #include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -21,11 +27,35 @@ struct Dim3 {
     unsigned x = 1, y = 1, z = 1;
 };
 
-inline Dim3 threadIdx, blockIdx, blockDim, gridDim;
+#define PARTIALSUM_HOST __attribute__((no_sanitize("thread")))
+
+#ifdef PARTIALSUM_CHECKED
+extern "C" {
+void checks_begin_launch(const void* first, const void* last);
+void checks_begin_block();
+void checks_begin_epoch();
+void checks_enter(int running, const void* first, const void* last);
+void checks_leave();
+void checks_atomic(const void* at, size_t bytes);
+}
+#else
+inline void checks_begin_launch(const void*, const void*) {}
+inline void checks_begin_block() {}
+inline void checks_begin_epoch() {}
+inline void checks_enter(int, const void*, const void*) {}
+inline void checks_leave() {}
+inline void checks_atomic(const void*, size_t) {}
+#endif
 
 namespace partialsum_host {
 
 constexpr size_t stack_bytes = 1 << 16;
+
+// What a kernel sees of the machine that it runs on.
+struct Machine {
+    Dim3 thread, block, threads, blocks;
+};
+inline Machine machine;
 
 // A fiber starts through its context, which costs a system call, and is switched by jumps, which do not.
 struct Fiber {
@@ -33,21 +63,23 @@ struct Fiber {
     jmp_buf resume;
     std::unique_ptr<char[]> stack;
     bool started = false, finished = false;
+    int barrier = 0;  // the line of the barrier that it waits at
 };
 
 inline ucontext_t outside;
 inline jmp_buf scheduler;
 inline Fiber* running = nullptr;
 inline const std::function<void()>* body = nullptr;
+inline uint64_t shuffles = 0;
 
-inline void enter() {
+PARTIALSUM_HOST inline void enter() {
     (*body)();
     running->finished = true;
     _longjmp(scheduler, 1);
 }
 
 // Runs the current thread up to its next barrier, or to its end.
-inline void advance(Fiber& fiber) {
+PARTIALSUM_HOST inline void advance(Fiber& fiber) {
     running = &fiber;
     if (_setjmp(scheduler) != 0) return;
     if (fiber.started) _longjmp(fiber.resume, 1);
@@ -55,41 +87,80 @@ inline void advance(Fiber& fiber) {
     swapcontext(&outside, &fiber.start);
 }
 
-// Runs one block to its end: every thread up to its next barrier, over and over.
-inline void run_block(const std::function<void()>& kernel) {
+// An order of `count`: from anywhere, forward or backward, so that each of two neighbours comes first half of the time.
+struct Order {
+    unsigned count, first;
+    bool backward;
+
+    PARTIALSUM_HOST explicit Order(unsigned count) : count(count) {
+        shuffles = shuffles * 6364136223846793005u + 1442695040888963407u;
+        first = static_cast<unsigned>((shuffles >> 33) % count);
+        backward = (shuffles >> 32 & 1u) != 0;
+    }
+    PARTIALSUM_HOST unsigned operator[](unsigned i) const {
+        const auto at = static_cast<unsigned>((uint64_t{first} + i) % count);
+        return backward ? count - 1 - at : at;
+    }
+};
+
+[[noreturn]] inline void refuse(const char* what) {
+    std::fprintf(stderr, "on a GPU this kernel would hang or worse: %s\n", what);
+    std::abort();
+}
+
+PARTIALSUM_HOST inline void prepare(Fiber& fiber) {
+    if (fiber.stack == nullptr) fiber.stack = std::make_unique<char[]>(stack_bytes);
+    fiber.started = fiber.finished = false;
+    getcontext(&fiber.start);
+    fiber.start.uc_stack.ss_sp = fiber.stack.get();
+    fiber.start.uc_stack.ss_size = stack_bytes;
+    fiber.start.uc_link = nullptr;
+    makecontext(&fiber.start, enter, 0);
+}
+
+// Runs one block to its end: every thread up to its next barrier, which has to be the same for all, over and over.
+PARTIALSUM_HOST inline void run_block(const std::function<void()>& kernel) {
     body = &kernel;
     static std::vector<Fiber> fibers;
-    if (fibers.size() < blockDim.x) fibers.resize(blockDim.x);
-    for (unsigned i = 0; i < blockDim.x; ++i) {
-        Fiber& fiber = fibers[i];
-        if (fiber.stack == nullptr) fiber.stack = std::make_unique<char[]>(stack_bytes);
-        fiber.started = fiber.finished = false;
-        getcontext(&fiber.start);
-        fiber.start.uc_stack.ss_sp = fiber.stack.get();
-        fiber.start.uc_stack.ss_size = stack_bytes;
-        fiber.start.uc_link = nullptr;
-        makecontext(&fiber.start, enter, 0);
-    }
-    for (bool any = true; any;) {
-        any = false;
-        for (unsigned i = 0; i < blockDim.x; ++i) {
-            if (fibers[i].finished) continue;
-            threadIdx.x = i;
-            advance(fibers[i]);
-            any = any || !fibers[i].finished;
+    const unsigned count = machine.threads.x;
+    if (fibers.size() < count) fibers.resize(count);
+    for (unsigned i = 0; i < count; ++i) prepare(fibers[i]);
+    checks_begin_block();
+    for (unsigned finished = 0; finished < count;) {
+        const Order order(count);
+        checks_begin_epoch();
+        finished = 0;
+        for (unsigned i = 0; i < count; ++i) {
+            Fiber& fiber = fibers[order[i]];
+            machine.thread.x = order[i];
+            checks_enter(static_cast<int>(order[i]), fiber.stack.get(), fiber.stack.get() + stack_bytes);
+            advance(fiber);
+            checks_leave();
+            finished += fiber.finished ? 1 : 0;
+            if (!fiber.finished && fiber.barrier != fibers[order[0]].barrier) refuse("threads of a block wait at different barriers");
         }
+        if (finished != 0 && finished != count) refuse("threads of a block have ended while others wait at a barrier");
     }
 }
 
-inline void launch(Dim3 grid, unsigned threads, const std::function<void()>& kernel) {
-    gridDim = grid;
-    blockDim = {threads, 1, 1};
-    threadIdx = {0, 0, 0};
-    for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z) {
-        for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y) {
-            for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block(kernel);
-        }
+PARTIALSUM_HOST inline void launch(Dim3 grid, unsigned threads, const std::function<void()>& kernel) {
+    machine.blocks = grid;
+    machine.threads = {threads, 1, 1};
+    machine.thread = {0, 0, 0};
+    checks_begin_launch(&machine, &machine + 1);
+    const unsigned count = grid.x * grid.y * grid.z;
+    const Order order(count);
+    for (unsigned i = 0; i < count; ++i) {
+        machine.block = {order[i] % grid.x, order[i] / grid.x % grid.y, order[i] / grid.x / grid.y};
+        run_block(kernel);
     }
+}
+
+PARTIALSUM_HOST inline void barrier(int line) {
+    const Dim3 thread = machine.thread;
+    running->barrier = line;
+    if (_setjmp(running->resume) == 0) _longjmp(scheduler, 1);
+    machine.thread = thread;
 }
 
 template <class Real, class Work>
@@ -103,15 +174,15 @@ Real rounded(int mode, const Work& work) {
 
 }  // namespace partialsum_host
 
-inline void __syncthreads() {
-    const Dim3 thread = threadIdx;
-    if (_setjmp(partialsum_host::running->resume) == 0) _longjmp(partialsum_host::scheduler, 1);
-    threadIdx = thread;
-}
+#define threadIdx (partialsum_host::machine.thread)
+#define blockIdx (partialsum_host::machine.block)
+#define blockDim (partialsum_host::machine.threads)
+#define gridDim (partialsum_host::machine.blocks)
+#define __syncthreads() partialsum_host::barrier(__LINE__)
 
 // A warp's threads exchange through the block's memory; all threads of a block must come here together.
 template <class Word>
-Word __shfl_xor_sync(unsigned, Word x, int apart) {
+PARTIALSUM_HOST Word __shfl_xor_sync(unsigned, Word x, int apart) {
     static Word words[1024];
     words[threadIdx.x] = x;
     __syncthreads();
@@ -152,17 +223,20 @@ PARTIALSUM_HOST_MODE(rd, FE_DOWNWARD)
 PARTIALSUM_HOST_MODE(ru, FE_UPWARD)
 #undef PARTIALSUM_HOST_MODE
 
+inline int __float2int_rd(float x) { return static_cast<int>(std::floor(x)); }
 inline float __int2float_rz(int x) {
     volatile int a = x;
     return partialsum_host::rounded<float>(FE_TOWARDZERO, [&] { volatile float r = static_cast<float>(a); return float(r); });
 }
 
-inline uint32_t atomicMin(uint32_t* at, uint32_t x) {
+PARTIALSUM_HOST inline uint32_t atomicMin(uint32_t* at, uint32_t x) {
+    checks_atomic(at, sizeof *at);
     const uint32_t before = *at;
     *at = before < x ? before : x;
     return before;
 }
-inline uint32_t atomicMax(uint32_t* at, uint32_t x) {
+PARTIALSUM_HOST inline uint32_t atomicMax(uint32_t* at, uint32_t x) {
+    checks_atomic(at, sizeof *at);
     const uint32_t before = *at;
     *at = before > x ? before : x;
     return before;

@@ -18,6 +18,7 @@ using HostKernel = void (*)(const unsigned* grid, unsigned threads, void** argum
 int fail_with = 0;
 uint64_t launches = 0;
 thread_local void* context = nullptr;
+thread_local int capture_mode = 0;
 
 }  // namespace
 
@@ -62,6 +63,17 @@ int cuGetExportTable(const void** table, const void*) {
     return 500;
 }
 
+// Nothing is captured here, but the mode is kept, so that a test sees it put back.
+int cuThreadExchangeStreamCaptureMode(int* mode) {
+    const int before = capture_mode;
+    capture_mode = *mode;
+    *mode = before;
+    return 0;
+}
+int host_driver_capture_mode() { return capture_mode; }
+
+int cuFuncLoad(void* function) { return function != nullptr ? 0 : 400; }
+
 // The image is the name of a shared library.
 int cuModuleLoadData(void** module, const void* image) {
     *module = dlopen(static_cast<const char*>(image), RTLD_NOW | RTLD_LOCAL);
@@ -96,6 +108,8 @@ int cuGetProcAddress_v2(const char* symbol, void** address, int, uint64_t, int* 
         {"cuCtxSetCurrent", reinterpret_cast<void*>(cuCtxSetCurrent)},
         {"cuDeviceGet", reinterpret_cast<void*>(cuDeviceGet)},
         {"cuDevicePrimaryCtxRetain", reinterpret_cast<void*>(cuDevicePrimaryCtxRetain)},
+        {"cuThreadExchangeStreamCaptureMode", reinterpret_cast<void*>(cuThreadExchangeStreamCaptureMode)},
+        {"cuFuncLoad", reinterpret_cast<void*>(cuFuncLoad)},
         {"cuModuleLoadData", reinterpret_cast<void*>(cuModuleLoadData)},
         {"cuModuleGetFunction", reinterpret_cast<void*>(cuModuleGetFunction)},
         {"cuLaunchKernel", reinterpret_cast<void*>(cuLaunchKernel)},

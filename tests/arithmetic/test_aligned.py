@@ -41,7 +41,7 @@ NVIDIA = [
 ]
 AMD = [
     ("mi300-fp16", torch.float16, fdpa.tr_fdpa, 8),
-    ("mi300-fp16", torch.bfloat16, fdpa.tr_fdpa, 8),
+    ("mi300-bf16", torch.bfloat16, fdpa.tr_fdpa, 8),
     ("mi300-tf32", torch.float32, fdpa.tr_fdpa, 4),
     ("mi300-fp8", torch.float8_e4m3fnuz, fdpa.gtr_fdpa, 16),
     ("mi300-fp8", torch.float8_e5m2fnuz, fdpa.gtr_fdpa, 16),

@@ -74,12 +74,46 @@ def test_specials_zeros_and_start_values(gpu: Gpu, acc: ps.Accumulator) -> None:
 @pytest.mark.parametrize("name", ["e6m9,chunk=64", "e5m7,stochastic,seed=3"])
 @pytest.mark.parametrize(
     ("m", "n", "shape"),
-    [(7, 9, cuda_kernels.SINGLE), (70, 67, cuda_kernels.MEDIUM), (257, 130, cuda_kernels.LARGE)],
+    [
+        (7, 9, cuda_kernels.SINGLE),
+        (70, 67, cuda_kernels.MEDIUM),
+        (257, 130, cuda_kernels.LARGE),
+        (700, 15, cuda_kernels.NARROW[0]),
+        (390, 30, cuda_kernels.NARROW[1]),
+        (13, 700, cuda_kernels.FLAT[0]),
+        (30, 390, cuda_kernels.FLAT[1]),
+    ],
 )
 def test_shapes_of_the_launch_change_no_bit(gpu: Gpu, name: str, m: int, n: int, shape: cuda_kernels.Shape) -> None:
     assert cuda_kernels.shape_for(m, n, 1, UNITS, patches=False) is shape
     a, b = operands(np.random.default_rng(6), m, 70, n)
     assert_same_bits(gemm(gpu, a, b, name), ps.gemm(a, b, name))
+
+
+@pytest.mark.parametrize(
+    "name", ["e6m9,chunk=8", "e5m7,stochastic,chunk=5,seed=3", "e8m20,chunk=4", "fp16,down,chunk=6"]
+)
+def test_chunks_side_by_side(gpu: Gpu, name: str) -> None:
+    rng = np.random.default_rng(11)
+    a, b = operands(rng, 3, 2 * 77, 9)
+    a, b, c = a.reshape(2, 3, 77), b.reshape(2, 77, 9), rng.standard_normal((2, 3, 9), np.float32)
+    a[0, 1, 3], b[1, 5, 2] = np.inf, np.nan
+    for start in (None, c, np.full_like(c, -0.0)):
+        assert_same_bits(gemm(gpu, a, b, name, start), ps.gemm(a, b, name, c=start), name)
+    if gpu.device == "cpu":
+        assert any(kernel.startswith("join_") for kernel in gpu.launched)
+    with native.forbid_kernels((1 << len(native.load().kernels())) - 1):
+        assert_same_bits(gemm(gpu, a, b, name, c), ps.gemm(a, b, name, c=c), name)
+
+
+def test_where_chunks_are_summed_side_by_side() -> None:
+    acc = ps.parse_accumulator("e6m9,chunk=64")
+    few, units = {"batch": 1, "patches": False}, 132
+    assert cuda_kernels.slices(acc, 32, 288, 2**20, units=units, **few) == 2**14
+    assert cuda_kernels.slices(acc, 32, 288, 100, units=units, **few) == 0  # two chunks
+    assert cuda_kernels.slices(acc, 4096, 4096, 4096, units=units, **few) == 0  # enough outputs
+    assert cuda_kernels.slices(acc, 288, 288, 2**22, units=units, **few) == 0  # too much memory
+    assert cuda_kernels.slices(ps.parse_accumulator("e6m9"), 32, 288, 2**20, units=units, **few) == 0
 
 
 def test_batches_strides_and_tile_edges(gpu: Gpu) -> None:
@@ -96,6 +130,29 @@ def test_batches_strides_and_tile_edges(gpu: Gpu) -> None:
         (a[..., :0, :], b, None),
     ):
         assert_same_bits(gemm(gpu, left, right, "e6m9", start), ps.gemm(left, right, "e6m9", c=start))
+
+
+def test_views_with_offsets_odd_strides_and_repeated_rows(gpu: Gpu) -> None:
+    here = torch.from_numpy(ps.quantize(np.random.default_rng(10).standard_normal(4000, np.float32), "e5m2"))
+    there = gpu.tensor(here.numpy())
+    views = [
+        lambda x: (x[1:232].view(7, 33), x[3:168].view(33, 5)),
+        lambda x: (x.as_strided((7, 33), (101, 3), 5), x.as_strided((33, 5), (1, 37), 11)),
+        lambda x: (x[:33].expand(7, 33), x[40:73].view(33, 1).expand(33, 5)),
+        lambda x: (x.as_strided((2, 7, 33), (0, 1, 9), 7), x.as_strided((2, 33, 5), (300, 5, 1), 2)),
+        lambda x: (x[2:233].view(33, 7).T, x[1:166].view(5, 33).T),
+    ]
+    for view in views:
+        (a, b), (left, right) = view(here), view(there)
+        assert left.stride() == a.stride()
+        for name in ("e6m9", "h100-fp8"):
+            got = ps.gemm(left, right, name, inputs="e5m2").cpu().numpy()
+            assert_same_bits(got, ps.gemm(a, b, name, inputs="e5m2").numpy(), name)
+    (x, w), (x_there, w_there) = ((y[3:363].view(2, 3, 12, 5), y[9:63].view(2, 3, 3, 3)) for y in (here, there))
+    assert_same_bits(
+        ps.conv2d(x_there[:, :, ::2], w_there.flip(0), "e6m9").cpu().numpy(),
+        ps.conv2d(x[:, :, ::2], w.flip(0), "e6m9").numpy(),
+    )
 
 
 @pytest.mark.parametrize("name", ["e6m7,toward_zero", "e5m6,stochastic,chunk=7,seed=4"])

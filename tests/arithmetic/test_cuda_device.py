@@ -13,7 +13,7 @@ import torch
 
 import partialsum as ps
 import tools
-from arithmetic.host_gpu import Gpu, host_driver
+from arithmetic.host_gpu import Gpu, build, host_driver
 from partialsum.accumulators import Rounding
 from partialsum.arithmetic import cuda_compiler, cuda_device, cuda_kernels, cuda_quantize, cuda_units
 
@@ -66,6 +66,22 @@ def test_failing_launches(gpu: Gpu, status: int, error: type[Exception], message
             ps.gemm(ones(gpu), ones(gpu), "e6m9")
     finally:
         host_driver().host_driver_fail(0)
+
+
+def test_machine_code_that_the_driver_cannot_load(gpu: Gpu) -> None:
+    host_only(gpu)
+    device = ones(gpu).device
+    message = (
+        "the driver, for CUDA .*, cannot load what NVRTC made: it must be as new as the nvidia-cuda-nvrtc package"
+    )
+    with pytest.raises(ps.InputError, match=message):
+        cuda_device.load(b"nothing\0", ("nothing",), device)
+
+
+def test_loading_gives_the_mode_of_capture_back(gpu: Gpu) -> None:
+    host_only(gpu)
+    ps.gemm(ones(gpu), ones(gpu), "e6m9")
+    assert host_driver().host_driver_capture_mode() == 0
 
 
 def test_too_many_batch_dimensions(gpu: Gpu) -> None:
@@ -155,6 +171,36 @@ def test_every_kernel_compiles_for_gpus_and_spills_nothing(architecture: str) ->
         spills = re.findall(r"(\d+) bytes spill stores", log)
         assert len(spills) == len(source.names), name
         assert set(spills) == {"0"}, name
+
+
+def test_a_gpu_newer_than_the_compiler() -> None:
+    assert cuda_compiler.known_architecture("sm_90", [80, 90, 100]) == "sm_90"
+    assert cuda_compiler.known_architecture("sm_130", [80, 90, 100]) == "compute_100"
+    with pytest.raises(ps.InputError, match=r"NVRTC cannot compile for sm_70: it knows 80, 90"):
+        cuda_compiler.known_architecture("sm_70", [80, 90])
+    tools.require_tool("cuda.bindings")
+    code, _ = cuda_compiler.compile_fresh('extern "C" __global__ void nothing() {}', "sm_999")
+    assert b".version" in code
+    assert code.endswith(b"\0")  # the driver takes text up to there
+
+
+def test_the_compiler_is_found_along_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert not cuda_compiler._find_library()
+    (tmp_path / "nvidia/cu13/lib").mkdir(parents=True)
+    library = tmp_path / "nvidia/cu13/lib/libnvrtc.so.13"
+    library.write_bytes(b"no library")
+    assert not cuda_compiler._find_library()
+    library.unlink()
+    library.symlink_to(build("int nothing;"))
+    assert cuda_compiler._find_library()
+
+
+def test_the_compilers_builtins_are_loaded_beside_it() -> None:
+    tools.require_tool("cuda.bindings")
+    cuda_compiler.nvrtc()
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8")
+    assert re.search(r"/libnvrtc-builtins\.so", maps)
 
 
 def test_machine_code_is_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

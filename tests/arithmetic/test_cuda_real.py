@@ -99,3 +99,55 @@ def test_every_device_of_the_machine() -> None:
     for index in range(torch.cuda.device_count()):
         there = torch.device("cuda", index)
         assert torch.equal(ps.gemm(a.to(there), b.to(there), "e6m9").cpu(), expected)
+
+
+def test_no_memory_is_said_and_leaves_things_working(device: torch.device) -> None:
+    column, row = torch.ones(1 << 20, 1, device=device), torch.ones(1, 1 << 20, device=device)
+    with pytest.raises(torch.cuda.OutOfMemoryError, match="out of memory"):
+        ps.gemm(column, row, "e6m9")  # 4 TiB
+    assert ps.gemm(column[:3], row[:, :3], "e6m9").tolist() == [[1.0] * 3] * 3
+
+
+def test_sizes_beyond_32_bits_are_refused(device: torch.device) -> None:
+    a, b = torch.ones(1, 1, device=device).expand(2**31, 1), torch.ones(1, 1, device=device)
+    if torch.cuda.mem_get_info(device)[0] < 12 * 2**30:
+        pytest.skip("less than 12 GiB of memory")
+    with pytest.raises(ps.InputError, match=r"sizes of CUDA tensors must lie below 2\*\*31, got m, n, k = "):
+        ps.gemm(a, b, "e6m9")
+
+
+LARGE = 40 * 2**30
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(2**16 + 3, 2**15 + 5, 8), (2**16 + 3, 4, 2**15 + 5)])
+def test_matrices_of_more_than_2_31_elements(device: torch.device, m: int, k: int, n: int) -> None:
+    if torch.cuda.mem_get_info(device)[0] < LARGE:
+        pytest.skip("less than 40 GiB of memory")
+    a, b = torch.randn(m, k, device=device), torch.randn(k, n, device=device)
+    for name in ("e6m9,chunk=64", "h100-fp8"):
+        d = ps.gemm(a, b, name)
+        for rows in (slice(0, 2), slice(m - 2, m)):
+            assert_same_bits(d[rows].cpu().numpy(), ps.gemm(a[rows].cpu(), b.cpu(), name).numpy(), name)
+        del d
+
+
+@pytest.mark.parametrize("fmt", ["e5m2", "mxfp4"])
+def test_quantising_more_than_2_31_elements(device: torch.device, fmt: str) -> None:
+    if torch.cuda.mem_get_info(device)[0] < LARGE:
+        pytest.skip("less than 40 GiB of memory")
+    x = torch.randn(2**31 + 2**12, device=device)
+    y = ps.quantize(x, fmt)
+    for first in (0, 2**31 - 2**11, 2**31 + 2**11):
+        part = slice(first, first + 2**11)
+        assert_same_bits(y[part].cpu().numpy(), ps.quantize(x[part].cpu(), fmt).numpy(), fmt)
+
+
+def test_devices_take_turns() -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("fewer than 2 CUDA devices")
+    a, b = torch.randn(200, 300), torch.randn(300, 80)
+    expected = ps.gemm(a, b, "e6m9,chunk=64", inputs="e5m2")
+    places = [torch.device("cuda", index) for index in (0, 1, 0, 1)]
+    results = [ps.gemm(a.to(place), b.to(place), "e6m9,chunk=64", inputs="e5m2") for place in places]
+    assert [d.device for d in results] == places
+    assert all(torch.equal(d.cpu(), expected) for d in results)

@@ -158,3 +158,9 @@ def test_convolutions_of_blocks_under_a_unit_stay_on_the_cpu(gpu: Gpu) -> None:
     x, w = gpu.tensor(np.ones((1, 32, 4, 4), np.float32)), gpu.tensor(np.ones((2, 32, 1, 1), np.float32))
     with pytest.raises(ps.InputError, match="b200-fp8 aligns subnormal elements of mxfp4 by their block's scale"):
         ps.conv2d(x, w, "b200-fp8", inputs="mxfp4")
+
+
+def test_units_that_add_in_float32_stay_on_the_cpu(gpu: Gpu) -> None:
+    a = np.ones((4, 4), np.float32)
+    with pytest.raises(ps.InputError, match="accumulator mi250-fp16 has no kernel for these operands; move CUDA"):
+        gemm(gpu, a, a, "mi250-fp16")

@@ -40,6 +40,16 @@ def test_every_kind_of_row(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(row.verdict in {"met", "missed", ""} for row in rows)
 
 
+def test_a_case_for_a_profiler(gpu: Gpu) -> None:
+    table = tools.load_script("benchmarks/throughput_cuda.py")
+    for case in ("nearest even", "quantize"):
+        table.profile(case, torch.device(gpu.device), (8, 8, 8), 64)
+    if gpu.device == "cpu":
+        assert [gpu.launched.count(name) for name in ("gemm_plain", "quantize")] == [4, 6]
+    with pytest.raises(SystemExit, match="no such case: nonsense; there are quantize, nearest even, toward zero"):
+        table.profile("nonsense", torch.device(gpu.device))
+
+
 def test_verdicts() -> None:
     table = tools.load_script("benchmarks/throughput_cuda.py")
     assert table.Row("gemm", "", "", "", 0.61, goal=0.6).verdict == "met"

@@ -17,7 +17,9 @@ SHORT = ("--batches", "2", "--batch", "16", "--man-bits", "5,8", "--samples", "6
 def test_json_density_and_policy_go_on_from_here(run: Run, tmp_path: Path) -> None:
     density, policy = tmp_path / "density.csv", tmp_path / "policy.toml"
     files = ("--density-file", str(density), "--policy-file", str(policy))
-    result = run("measure", "convnet", "--data", "digits", *SHORT, *files, "--json", "--target", "snr=30")
+    result = run(
+        "measure", "convnet", "--data", "digits", *SHORT, *files, "--json", "--pieces", "9", "--target", "snr=30"
+    )
     assert result.returncode == 0, result.stderr
     assert "batch 2 of 2" in result.stderr
     answer = json.loads(result.stdout)
@@ -27,6 +29,7 @@ def test_json_density_and_policy_go_on_from_here(run: Run, tmp_path: Path) -> No
     first = answer["gemms"][0]
     assert (first["layer"], first["k"], len(first["quality"])) == ("convs.0", 9, 8)
     assert first["quality"][1]["snr_db"] > first["quality"][0]["snr_db"] > 0
+    assert ps.PiecewiseLaw.from_dict(first["pieces"]).k == 9
     assert density.read_text(encoding="utf-8").splitlines()[0] == "layer,pass,density"
     assert f"convs.0,forward,{first['density']!r}" in density.read_text(encoding="utf-8")
     record = ps.Policy.from_toml(policy)

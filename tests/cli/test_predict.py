@@ -68,6 +68,8 @@ def test_the_table_names_units_and_draws(run: Run, tmp_path: Path) -> None:
         (["0", "e6m9"], r"k must be whole numbers from 1 to 10**15, got"),
         (["1.5", "e6m9"], "k must be a whole number such as 4608, 1e6 or 256x56x56, got '1.5'"),
         (["64", "e6m9x"], "unknown format 'e6m9x'"),
+        (["64", "h100-fp8", "--inputs", "bf16"], "h100-fp8 multiplies FP8 numbers and cannot take bf16 operands"),
+        (["64", "b200-fp4"], "b200-fp4 multiplies FP4 numbers and cannot take e5m2 operands"),
         (["64", "h100-fp9"], "unknown accumulator 'h100-fp9'; did you mean 'h100-fp8'"),
         (["64", "e6m9", "--inputs", "e5m2*e5m2*e5m2"], "product must be one format or two joined by '*'"),
         (["64", "e6m9", "--inputs", "rely:e5m2"], "unknown shape 'rely' in product 'rely:e5m2'"),

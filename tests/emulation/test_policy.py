@@ -174,7 +174,7 @@ def test_toml_from_a_file(tmp_path: Path) -> None:
         ('[layers.fc]\nfoward = "e6m9"', "unknown key 'foward' in layers.'fc'; did you mean 'forward'"),
         ("[inputs]\nweight = { rounding = 'stochastic' }", "inputs.weight needs a format"),
         ("[inputs]\nweight = { format = { element = 'e2m1' } }", "needs element and block"),
-        ("forward = { kind = 'alined' }", "kind of forward must be one of sequential, aligned, integer"),
+        ("forward = { kind = 'alined' }", "kind of forward must be one of sequential, aligned, dot, integer"),
         ("forward = { kind = 'aligned' }", "accumulator forward is incomplete"),
         ("forward = { format = 'e6m9', chnk = 4 }", "unknown key 'chnk' in forward; did you mean 'chunk'"),
     ],

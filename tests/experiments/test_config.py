@@ -83,6 +83,11 @@ def test_the_digest_knows_what_decides_a_result() -> None:
         assert load_config(FULL.replace(*change)).digest() != config.digest()
 
 
+def test_the_digest_of_a_run_on_the_cpu_is_as_before_there_were_devices() -> None:
+    assert load_config({"training": {"device": "cpu"}}).digest() == RunConfig().digest() == "8cda5362ac768dfa"
+    assert load_config({"training": {"device": "cuda"}}).digest() != RunConfig().digest()
+
+
 def test_learning_rates() -> None:
     config = load_config(FULL)
     assert learning_rate(config, 0) == pytest.approx(0.1)

@@ -289,3 +289,29 @@ def test_two_processes_share_a_run(tmp_path: Path) -> None:
     assert all(torch.allclose(first, second, rtol=1e-4, atol=1e-5) for first, second in pairs)
     assert two["test_accuracy"] == one["test_accuracy"]
     assert json.loads((tmp_path / "two" / "environment.json").read_text())["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("tpu", "training.device must be 'cpu' or a CUDA device such as 'cuda', got 'tpu'"),
+        ("meta", "training.device must be 'cpu' or a CUDA device such as 'cuda', got 'meta'"),
+        ("cuda:77", r"training.device must be there, got 'cuda:77' \(index 77\) with \d+ GPUs"),
+    ],
+)
+def test_devices_that_are_not_there(tmp_path: Path, device: str, message: str) -> None:
+    with pytest.raises(ps.InputError, match=message):
+        train(configure(training={"device": device}), tmp_path)
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_continues_to_the_same_bits(tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    config = configure(**NOISY, training={"device": "cuda"})
+    whole = train(config, tmp_path / "whole")
+    with pytest.raises(StopError):
+        train(config, tmp_path / "parts", progress=StopAt(7))
+    assert train(config, tmp_path / "parts")["weights_sha256"] == whole["weights_sha256"]
+    environment = json.loads((tmp_path / "whole/environment.json").read_text())
+    assert environment["gpu"] == torch.cuda.get_device_name(0)

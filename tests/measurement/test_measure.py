@@ -222,12 +222,46 @@ def test_a_run_resumes_where_it_was_interrupted(tmp_path: Path) -> None:
     resumed = ps.measure(small(), pairs(5), resume=path, progress=done.append, **settings)
     assert done == [3, 4, 5]
     whole = ps.measure(small(), pairs(5), **settings)
-    assert resumed.to_dict() == whole.to_dict()
+    assert resumed.to_dict(pieces=True) == whole.to_dict(pieces=True)
     with pytest.raises(ps.InputError, match="was written with another samples; name another file"):
         ps.measure(small(), pairs(5), resume=path, **{**settings, "samples": 51})
     path.write_text("nonsense")
     with pytest.raises(ps.InputError, match="resume must name a state that measure wrote"):
         ps.measure(small(), pairs(5), resume=path, **settings)
+
+
+def test_pieces_of_some_batches_predict_others() -> None:
+    """A walk that comes back: predicted from its pieces as measured, from density and kappa far off."""
+    layer = normal_linear(2048, 40)
+    with torch.no_grad():
+        layer.weight[:, :1024] = layer.weight[:, 1024:].abs()
+        layer.weight[:, 1024:] = -layer.weight[:, :1024]
+
+    def positive(seed: int) -> list[Tensor]:
+        return [1 + 0.5 * x for x in batches(32, 2048, count=4, seed=seed)]
+
+    described = ps.measure(layer, positive(1), accumulators=["e8m8"], cost=1e9).rows[0]
+    judged = ps.measure(layer, positive(2), accumulators=NARROW, cost=1e9)
+    assert described.pieces is not None
+    assert (described.pieces.k, described.pieces.sums) == (2048, 128)
+    for accumulator, quality in zip(judged.accumulators, judged.rows[0].qualities, strict=True):
+        found = ps.predict(described.k, accumulator, **described.inputs())
+        assert found.snr_db == pytest.approx(quality.snr_db.value, abs=1 + quality.snr_db.margin), str(accumulator)
+    bare = ps.measure(layer, positive(1), accumulators=["e8m8"], pieces=0).rows[0]
+    assert bare.pieces is None
+    wrong = ps.predict(bare.k, "e8m6", **bare.inputs()).snr_db
+    assert abs(wrong - judged.rows[0].qualities[1].snr_db.value) > 6
+
+
+def test_pieces_travel_in_the_document() -> None:
+    found = ps.measure(small(), pairs(), loss="cross_entropy", accumulators=["e8m4"], pieces=64)
+    assert "pieces" not in json.loads(found.to_json())["gemms"][0]
+    gemms = json.loads(found.to_json(pieces=True))["gemms"]
+    for row, gemm in zip(found.rows, gemms, strict=True):
+        assert row.pieces is not None
+        again = ps.PiecewiseLaw.from_dict(gemm["pieces"])
+        assert (again.counts == row.pieces.counts).all()
+        assert row.pieces.density == pytest.approx(row.density, abs=0.2)
 
 
 def test_densities_go_back_into_the_analysis(tmp_path: Path) -> None:
@@ -311,6 +345,7 @@ def test_a_target_in_focus_gets_the_looks() -> None:
         ({"samples": 0}, "samples must be a positive integer, got 0"),
         ({"cost": -1}, "cost must be a positive number, got -1"),
         ({"focus": "snr"}, "target must read like snr=20"),
+        ({"pieces": -1}, "pieces must be a non-negative integer, got -1"),
         ({"seed": -1}, "seed must be a non-negative integer, got -1"),
         ({"inputs": "mxfp4"}, "inputs must be a format of single numbers, got mxfp4"),
         ({"inputs": "e5m2,stochastic"}, "inputs must not be rounded stochastically"),

@@ -88,6 +88,26 @@ def test_matrix_units_promote_just_often_enough() -> None:
     assert own.interval_snr_db == pytest.approx(at)
 
 
+def test_promotion_is_told_with_what_it_serves_and_costs() -> None:
+    two = Workload("two", (*linear("short", 64, 512, 64)[:1], *linear("long", 64, 8192, 64)[:1]))
+    report = ps.analyze(two, inputs="e4m3fn", accumulator="h100-fp8", mean=0.2, target_snr_db=45)
+    short, long = report.rows
+    assert short.units[0].meets_target
+    assert not long.units[0].meets_target
+    interval = long.units[0].interval
+    assert f"promoting every {interval:,} products keeps it everywhere (asked by long forward, k = 8,192)" in str(
+        report
+    )
+    assert f"and adds {100 / interval:.2g}% of float32 additions outside the unit." in str(report)
+    told = {entry["interval"]: entry for entry in report.to_dict()["units"]["list"][0]["intervals"]}
+    assert told[interval]["snr_db"] == pytest.approx(long.units[0].interval_snr_db)
+    for size, entry in told.items():
+        assert entry["macs_share"] == pytest.approx(1.0 if size <= interval else 512 / (512 + 8192))
+    assert {size <= interval for size in told} == {True, False}
+    line = next(line for line in str(report).splitlines() if line.startswith(f"{interval:,} "))
+    assert line.split()[1:] == [f"{100 / interval:.2g}", f"{long.units[0].interval_snr_db:.1f}", "100%"]
+
+
 def test_cancelling_sums_need_more() -> None:
     small = Workload("small", tuple(linear("fc", 64, 96, 64)[:1]))
     options: dict[str, Any] = {"method": "evolution", "accumulator": "e6m9"}
@@ -133,7 +153,7 @@ def test_text_and_page_say_the_same(report: Report) -> None:
         "Narrowest accumulator that keeps 20 dB with toward_zero rounding",
         "h100-fp8 (H100/H200 FP8 (wgmma) tensor core, FP32 output): every GEMM keeps 20 dB as it is",
         "rounding normal operands to their formats leaves by itself: e5m2 22.5 dB",
-        "SNR (dB) of the longest sum, k = 400",
+        "Promoting (or chunking) partial sums every so often: SNR of the longest sum, k = 400",
     ):
         assert sentence in text
         assert sentence in page

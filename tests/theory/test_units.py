@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import partialsum as ps
@@ -52,6 +53,44 @@ def test_units_that_lose_next_to_nothing_of_fp8(accumulator: str) -> None:
 def test_block_scaled_operands_in_a_narrow_unit(product: str) -> None:
     simulated = ps.simulate(1024, "h100-fp8", product, sums=8192, seed=8)
     assert ps.predict(1024, "h100-fp8", product).snr_db == pytest.approx(simulated.snr_db, abs=0.5)
+
+
+@pytest.mark.parametrize("accumulator", ["h100-fp8", "mi300-fp8", "mi300-bf16", "v100-fp16"])
+def test_rare_groups_are_not_taken_for_overflow(accumulator: str) -> None:
+    assert ps.predict(10**6, accumulator, "e4m3fn").overflow_probability < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("accumulator", "product"),
+    [
+        ("h100-fp8", "mxfp8_e4m3"),
+        ("aligned,fraction_bits=8,group=32,result=e8m13", "mxfp6_e2m3"),
+        ("aligned,fraction_bits=5,group=32,result=e8m13", "mxfp4"),
+        ("e8m7,chunk=64", "nvfp4"),
+    ],
+)
+def test_elements_that_share_a_scale_keep_what_is_predicted(accumulator: str, product: str) -> None:
+    """Real blocks: the one dependence that the prediction leaves out."""
+    assert _of_blocks(accumulator, product) == pytest.approx(ps.predict(1024, accumulator, product).snr_db, abs=0.3)
+
+
+def test_the_prediction_for_fp4_units_is_a_lower_bound() -> None:
+    assert 110 < ps.predict(1024, "b200-fp4", "nvfp4").snr_db < _of_blocks("b200-fp4", "nvfp4")
+
+
+def _of_blocks(accumulator: str, product: str) -> float:
+    """Return the SNR that sums of 1024 products of normal operands in blocks keep."""
+    rng = np.random.default_rng(1)
+    a, b = rng.standard_normal((128, 1024)).astype(np.float32), rng.standard_normal((1024, 128)).astype(np.float32)
+    got = ps.gemm(a, b, accumulator, inputs=product)
+    exact = _whole(a, product, -1) @ _whole(b, product, 0)
+    return float(10 * np.log10(exact.var() / np.mean((got - exact) ** 2)))
+
+
+def _whole(x: np.ndarray, product: str, axis: int) -> np.ndarray:
+    elements, scales, scale = ps.quantize_blocks(x, product, axis=axis)
+    block = ps.parse_format(product).block
+    return elements.astype(np.float64) * np.repeat(scales, block, axis=axis) * scale
 
 
 def test_downward_alignment_is_biased() -> None:

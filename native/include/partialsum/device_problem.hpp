@@ -37,6 +37,9 @@ struct DeviceProblem {
     Rule rule;
     const int32_t* choice;   // on the device: which kernel runs; null where there is only one
     int32_t canonical_zero;  // the format has no -0
+    // Where chunks are summed side by side first: their length, and room for a sum of each, [chunks, batch, m, n].
+    int64_t slice;
+    float* sums;
 };
 
 // Any strided tensor, element by element; dimensions of size 1 where there are fewer.

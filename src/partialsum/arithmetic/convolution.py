@@ -16,8 +16,15 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from partialsum.accumulators import AlignedAccumulator, AnyAccumulator, IntegerAccumulator, parse_accumulator
+from partialsum.accumulators import (
+    AlignedAccumulator,
+    AnyAccumulator,
+    DotAccumulator,
+    IntegerAccumulator,
+    parse_accumulator,
+)
 from partialsum.arithmetic import native, units
+from partialsum.arithmetic.dots import gemm_dots
 from partialsum.arithmetic.floors import NO_FLOORS, have_floors, operand_floors
 from partialsum.arithmetic.gemm import (
     DEFAULT_ACCUMULATOR,
@@ -221,6 +228,13 @@ def _sum(
     geometry: Geometry,
     backend: Backend,
 ) -> Floats:
+    if isinstance(acc, DotAccumulator) and backend is not Backend.REFERENCE:
+        from partialsum.arithmetic.reference_convolution import unfolded
+
+        left, right, place = unfolded(pass_, a, b, shape, geometry)
+        lowest = (units.min_exponent(formats[0]), units.min_exponent(formats[1]))
+        sums = gemm_dots(left, right, acc, lowest, None, (*left.shape[:-1], right.shape[-1]))
+        return np.ascontiguousarray(place(sums))
     floors = NO_FLOORS
     if any(have_floors(acc, fmt) for fmt in formats):
         floors = operand_floors((a, b), formats, _QUANTISED_AXES[pass_])

@@ -19,7 +19,7 @@ from partialsum.accumulators import AlignedAccumulator, AnyAccumulator
 from partialsum.arithmetic import cuda_device, native
 from partialsum.arithmetic.cuda_compiler import compile_kernels
 from partialsum.arithmetic.cuda_device import pointer, record
-from partialsum.arithmetic.cuda_kernels import Source
+from partialsum.arithmetic.cuda_kernels import JOIN_THREADS, Source
 from partialsum.arithmetic.cuda_units import Formats, Summation, scaled_summation, summation
 from partialsum.errors import InputError
 
@@ -51,7 +51,7 @@ def gemm_cuda(
         raise InputError(f"CUDA tensors may have at most {_BATCH_DIMENSIONS} batch dimensions, got {len(batch)}")
     sizes, multiprocessors = (m, n, math.prod(batch)), cuda_device.properties(d.device).units
     if scales is None:
-        what = summation(acc, formats, sizes, multiprocessors, patches=False)
+        what = summation(acc, formats, sizes, multiprocessors, patches=False, k=k)
     else:
         assert isinstance(acc, AlignedAccumulator)
         what = scaled_summation(acc, formats, scales, sizes, multiprocessors)
@@ -60,7 +60,7 @@ def gemm_cuda(
     described = [None if x is None else _described(x) for x in (a, b, start, d)]
     with cuda_device.active(d.device):
         choice = launch.choose(a, b, start)
-        launch.run(native.load().device_gemm(*described, rule=launch.what.rule, choice=choice))
+        launch.run(native.load().device_gemm(*described, rule=what.rule, choice=choice, sums=launch.sums()))
     return d
 
 
@@ -75,7 +75,7 @@ def convolve_cuda(
     tensors = [x.reshape(*x.shape[:2], *(1,) * missing, *x.shape[2:]) if missing else x for x in (a, b, d)]
     m, n, k = _sizes(pass_, a, b, d, geometry)
     multiprocessors = cuda_device.properties(d.device).units
-    what = summation(acc, formats, (m, n, geometry.groups), multiprocessors, patches=True)
+    what = summation(acc, formats, (m, n, geometry.groups), multiprocessors, patches=True, k=k)
     launch = Launch(what, d.device, (m, n, k), geometry.groups)
     plan = getattr(native.load(), f"device_convolution_{pass_}")
     with cuda_device.active(d.device):
@@ -86,8 +86,9 @@ def convolve_cuda(
             padding=(0,) * missing + geometry.padding,
             dilation=(1,) * missing + geometry.dilation,
             groups=geometry.groups,
-            rule=launch.what.rule,
+            rule=what.rule,
             choice=choice,
+            sums=launch.sums(),
         )
         launch.run(problem)
     return d
@@ -108,12 +109,13 @@ class Launch:
     def __init__(self, what: Summation, device: torch.device, sizes: tuple[int, int, int], batch: int) -> None:
         self.what, self.program, self.device, self.batch = what, what.program, device, batch
         self.m, self.n, self.k = sizes
-        largest = max(kernel.shape.blocks(self.m, self.n, batch) for kernel in self.program.kernels)
+        self.pieces = batch * max(what.slices, 1)
+        largest = max(kernel.shape.blocks(self.m, self.n, self.pieces) for kernel in self.program.kernels)
         if max(*sizes, largest) > _LARGEST_SIZE:
             raise InputError(f"sizes of CUDA tensors must lie below 2**31, got m, n, k = {sizes} times {batch}")
         self.functions = load(self.program.sources, device)
         self.stream = cuda_device.stream(device)
-        self.scratch: Tensor | None = None  # alive until the launches that use it are in the stream
+        self.scratch: list[Tensor] = []  # alive until the launches that use them are in the stream
         self.census_blocks = cuda_device.properties(device).units * _CENSUS_BLOCKS_PER_UNIT
 
     def choose(self, *operands: Tensor | None) -> int:
@@ -121,8 +123,8 @@ class Launch:
         if self.program.choose is None:
             return 0
         lib, count = native.load(), len(operands)
-        self.scratch = torch.empty((count + 1) * _BOUNDS_BYTES, dtype=torch.uint8, device=self.device)
-        bounds = self.scratch.data_ptr()
+        self.scratch.append(torch.empty((count + 1) * _BOUNDS_BYTES, dtype=torch.uint8, device=self.device))
+        bounds = self.scratch[-1].data_ptr()
         choice = bounds + count * _BOUNDS_BYTES
         self._launch("clear", (1, 1, 1), _CENSUS_THREADS, pointer(bounds), ctypes.c_int32(count))
         largest = max(x.numel() for x in operands if x is not None)
@@ -134,12 +136,24 @@ class Launch:
         self._launch(self.program.choose.names[0], (1, 1, 1), 1, facts, *known, pointer(choice))
         return choice
 
+    def sums(self) -> int:
+        """Return where the sums of chunks go that are summed side by side, or 0."""
+        if self.what.slices == 0:
+            return 0
+        self.scratch.append(torch.empty(self.pieces * self.m * self.n, dtype=torch.float32, device=self.device))
+        return self.scratch[-1].data_ptr()
+
     def run(self, problem: bytes) -> None:
         """Launch every kernel of the program; the one that was chosen works."""
         arguments = record(problem), *(record(data) for data in self.what.extras)
         for i, kernel in enumerate(self.program.kernels):
-            grid = (kernel.shape.blocks(self.m, self.n, self.batch), 1, 1)
+            grid = (kernel.shape.blocks(self.m, self.n, self.pieces), 1, 1)
             self._launch(kernel.entry, grid, kernel.shape.threads, arguments[0], ctypes.c_int32(i), *arguments[1:])
+        if not self.program.sliced:
+            return
+        blocks = -(-self.batch * self.m * self.n // JOIN_THREADS)
+        for i, kernel in enumerate(self.program.kernels):
+            self._launch(kernel.source.names[1], (blocks, 1, 1), JOIN_THREADS, arguments[0], ctypes.c_int32(i))
 
     def _launch(self, name: str, grid: tuple[int, int, int], threads: int, *arguments: Any) -> None:
         cuda_device.launch(self.functions[name], grid, threads, self.stream, *arguments)

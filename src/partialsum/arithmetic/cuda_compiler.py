@@ -6,10 +6,14 @@ name is the hash of the source, of every header, of the options and of the compi
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
+import re
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -27,10 +31,36 @@ def nvrtc() -> Any:
     try:
         from cuda.bindings import nvrtc as bindings
 
-        bindings.nvrtcVersion()
+        try:
+            bindings.nvrtcVersion()
+        except RuntimeError:
+            if not _find_library():
+                raise
+            bindings.nvrtcVersion()
     except (ImportError, RuntimeError) as error:
         raise InputError(f"kernels for CUDA tensors need NVRTC: {_HINT} ({error})") from None
+    _load_builtins()
     return bindings
+
+
+def _find_library() -> bool:
+    """Load NVRTC from wherever modules are found; the bindings look in site folders alone, not along ``sys.path``."""
+    for folder in sys.path:
+        for path in sorted(Path(folder, "nvidia").glob("*/lib/libnvrtc.so.*")):
+            with suppress(OSError):
+                ctypes.CDLL(str(path))
+                return True
+    return False
+
+
+@cache
+def _load_builtins() -> None:
+    """Load the library that NVRTC asks for by name alone; before 13.5 it does not know that it lies beside itself."""
+    loaded = re.findall(r"(/\S.*)/libnvrtc\.so", Path("/proc/self/maps").read_text(encoding="utf-8"))
+    for folder in set(loaded):
+        for path in Path(folder).glob("libnvrtc-builtins.so.*"):
+            with suppress(OSError):
+                ctypes.CDLL(str(path))
 
 
 def compile_kernels(sources: Sequence[str], architecture: str) -> list[bytes]:
@@ -67,19 +97,40 @@ def _keep(path: Path, code: bytes) -> None:
 
 
 def compile_fresh(source: str, architecture: str, extra: tuple[str, ...] = ()) -> tuple[bytes, str]:
-    """Return the machine code of ``source`` and what the compiler said, past the cache."""
+    """Return the machine code of ``source`` and what the compiler said, past the cache.
+
+    For a GPU newer than the compiler it is PTX of the newest architecture that both know, which the driver translates.
+    """
     bindings = nvrtc()
+    known = _checked(bindings, bindings.nvrtcGetSupportedArchs())
+    target = known_architecture(architecture, known)
     program = _checked(bindings, bindings.nvrtcCreateProgram(source.encode(), b"partialsum.cu", 0, [], []))
-    options = [option.encode() for option in (*_options(architecture), *extra)]
+    options = [option.encode() for option in (*_options(target), *extra)]
     result = bindings.nvrtcCompileProgram(program, len(options), options)[0]
     log = _text(bindings, program)
     if result != bindings.nvrtcResult.NVRTC_SUCCESS:
         raise InputError(f"NVRTC could not compile for {architecture}: {log.strip()[:2000] or result}")
-    size = _checked(bindings, bindings.nvrtcGetCUBINSize(program))
-    code = b" " * size
-    _checked(bindings, bindings.nvrtcGetCUBIN(program, code))
+    is_virtual = target.startswith("compute_")
+    size_of, get = (
+        (bindings.nvrtcGetPTXSize, bindings.nvrtcGetPTX)
+        if is_virtual
+        else (bindings.nvrtcGetCUBINSize, bindings.nvrtcGetCUBIN)
+    )
+    code = b" " * _checked(bindings, size_of(program))
+    _checked(bindings, get(program, code))
     bindings.nvrtcDestroyProgram(program)
     return code, log
+
+
+def known_architecture(architecture: str, known: Sequence[int]) -> str:
+    """Return ``sm_N`` where the compiler knows it, else the newest older one as ``compute_N``."""
+    number = int(architecture.removeprefix("sm_"))
+    if number in known:
+        return architecture
+    older = [x for x in known if x < number]
+    if not older:
+        raise InputError(f"NVRTC cannot compile for {architecture}: it knows {', '.join(map(str, known))}")
+    return f"compute_{max(older)}"
 
 
 def _options(architecture: str) -> tuple[str, ...]:

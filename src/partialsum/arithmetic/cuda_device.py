@@ -18,6 +18,7 @@ from partialsum.errors import InputError
 
 _OLDEST = (8, 0)
 _OUT_OF_MEMORY = 2
+_CANNOT_LOAD = (200, 209, 218, 222)  # an invalid image, none for this GPU, bad PTX, PTX of a newer compiler
 _HINT = "install the 'cuda' extra (pip install 'partialsum[cuda]')"
 
 
@@ -82,12 +83,35 @@ def driver() -> Any:
 
 
 def load(code: bytes, names: tuple[str, ...], device: torch.device) -> dict[str, Any]:
-    """Return functions of machine code, by name, loaded on a device."""
+    """Return functions of machine code, by name, loaded on a device; :class:`InputError` where the driver is too old.
+
+    Loading is complete when this returns, and is allowed while a graph is captured.
+    """
+    lib = driver()
     with active(device):
-        module = checked(driver().cuModuleLoadData(code), "loading kernels")
-        return {
-            name: checked(driver().cuModuleGetFunction(module, name.encode()), f"finding {name}") for name in names
-        }
+        relaxed = lib.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+        before = checked(lib.cuThreadExchangeStreamCaptureMode(relaxed), "preparing to load kernels")
+        try:
+            module = _module(lib, code)
+            functions = {
+                name: checked(lib.cuModuleGetFunction(module, name.encode()), f"finding {name}") for name in names
+            }
+            for name, function in functions.items():
+                checked(lib.cuFuncLoad(function), f"loading {name}")
+        finally:
+            lib.cuThreadExchangeStreamCaptureMode(before)
+    return functions
+
+
+def _module(lib: Any, code: bytes) -> Any:
+    outcome = lib.cuModuleLoadData(code)
+    if int(outcome[0]) in _CANNOT_LOAD:
+        version = checked(lib.cuDriverGetVersion(), "asking for the driver's version")
+        raise InputError(
+            f"the driver, for CUDA {version // 1000}.{version % 1000 // 10}, cannot load what NVRTC made: it must be "
+            f"as new as the nvidia-cuda-nvrtc package ({_name(outcome[0])})"
+        )
+    return checked(outcome, "loading kernels")
 
 
 def launch(function: Any, grid: tuple[int, int, int], threads: int, on: int, *arguments: Any) -> None:
@@ -113,8 +137,12 @@ def checked(outcome: tuple[Any, ...], doing: str) -> Any:
     if int(status) == _OUT_OF_MEMORY:
         raise torch.cuda.OutOfMemoryError(f"CUDA ran out of memory while {doing}; smaller batches need less")
     if int(status) != 0:
-        raise RuntimeError(f"CUDA failed while {doing}: {status}")
+        raise RuntimeError(f"CUDA failed while {doing}: {_name(status)}")
     return values[0] if values else None
+
+
+def _name(status: Any) -> str:
+    return str(getattr(status, "name", status))
 
 
 def on_gpu(*tensors: Tensor | None) -> bool:

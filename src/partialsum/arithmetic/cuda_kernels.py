@@ -59,16 +59,25 @@ class Shape:
         return f"Shape<{self.rows}, {self.columns}, {self.across}, {self.down}, {self.tile_k}, {self.unroll}>"
 
 
-LARGE = Shape(8, 4)
+LARGE = Shape(8, 4, tile_k=32)
+LARGE_RANDOM = Shape(8, 4)
+"""The same with tiles that leave room for random words."""
 SQUARE = Shape(4, 4)
 """For convolutions, and for steps with so many operations that fewer sums side by side keep a unit busy."""
+NARROW = (Shape(4, 4, across=4, down=32), Shape(4, 4, across=8, down=16))
+FLAT = (Shape(4, 4, across=32, down=4), Shape(4, 4, across=16, down=8))
+"""For results of at most 16 and 32 columns or rows, of which a square tile would leave most of its threads without work."""
 MEDIUM = Shape(2, 2, unroll=4)
-SINGLE = Shape(1, 1, across=8, down=8, tile_k=64, unroll=4)
+SINGLE = Shape(1, 1, across=8, down=8, tile_k=64, unroll=16)
 """One sum per thread and small blocks: for few outputs, whose sums take k times the latency of a step anyway."""
 
 # A block of a larger shape does more per operand loaded, but leaves units idle where blocks are few: with fewer blocks
 # per unit than this the smaller shape is ahead, counting the instructions of a step.
 _LARGE_FILLS, _MEDIUM_FILLS = 0.65, 0.75
+
+JOIN_THREADS = 64
+"""Of a block that joins chunks: few, as outputs are few."""
+_FEWEST_SLICES, _MOST_SUMS = 8, 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +108,8 @@ class Program:
 
     kernels: tuple[Kernel, ...]
     choose: Source | None
+    sliced: bool = False
+    """Whether kernels sum chunks side by side, and their second entries join those sums."""
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -109,28 +120,54 @@ class Program:
 
 def shape_for(m: int, n: int, batch: int, units: int, *, patches: bool) -> Shape:
     """Return the shape for a result on a device of ``units`` multiprocessors."""
-    large = SQUARE if patches else LARGE
-    if large.blocks(m, n, batch) >= _LARGE_FILLS * units:
+    fitting = [shape for shape in NARROW if n <= shape.across * shape.columns]
+    fitting += [shape for shape in FLAT if m <= shape.down * shape.rows]
+    large = (*fitting, SQUARE if patches else LARGE)[0]
+    if large.blocks(m, n, batch) * large.threads >= _LARGE_FILLS * units * LARGE.threads:
         return large
     return MEDIUM if MEDIUM.blocks(m, n, batch) >= _MEDIUM_FILLS * units else SINGLE
 
 
-def program(acc: Accumulator, shape: Shape, *, patches: bool) -> Program:
-    """Return the kernels for ``acc`` over matrices, or over a convolution's patches."""
-    return _program(replace(acc, seed=0), shape, patches)  # the seed is data
+def slices(acc: Accumulator, m: int, n: int, k: int, batch: int, units: int, *, patches: bool) -> int:
+    """Return into how many slices ``k`` is cut for chunks to be summed side by side; 0 where that does not pay.
+
+    Chunks start from zero, so only their joining has an order. It pays where outputs alone would leave a device idle, and
+    takes memory for a sum of each chunk.
+    """
+    count = 0 if acc.chunk is None else -(-k // acc.chunk)
+    idle = shape_for(m, n, batch, units, patches=patches) in (MEDIUM, SINGLE)
+    return count if idle and count >= _FEWEST_SLICES and count * m * n * batch <= _MOST_SUMS else 0
+
+
+def program(acc: Accumulator, shape: Shape, *, patches: bool, sliced: bool = False) -> Program:
+    """Return the kernels for ``acc`` over matrices, or over a convolution's patches; sliced: see :func:`slices`."""
+    return _program(replace(acc, seed=0), shape, patches, sliced)  # the seed is data
 
 
 @lru_cache(maxsize=256)
-def _program(acc: Accumulator, shape: Shape, patches: bool) -> Program:
-    kernels = tuple(_kernel(acc, name, step, shape, patches) for name, step in _steps(acc))
-    return Program(kernels, None if len(kernels) == 1 else _choose())
+def _program(acc: Accumulator, shape: Shape, patches: bool, sliced: bool) -> Program:
+    kernels = tuple(_kernel(acc, name, step, shape, patches, sliced) for name, step in _steps(acc))
+    return Program(kernels, None if len(kernels) == 1 else _choose(), sliced)
 
 
-def _kernel(acc: Accumulator, name: str, step: str, largest: Shape, patches: bool) -> Kernel:
+def _kernel(acc: Accumulator, name: str, step: str, largest: Shape, patches: bool, sliced: bool) -> Kernel:
     shape = min(largest, _largest_shape(name), key=lambda x: x.rows * x.columns)
-    chunked = "true" if acc.chunk else "false"
-    sums = f"FloatingSums<{step}, {shape}, {chunked}>"
-    return Kernel(name, shape, gemm_source(f"gemm_{name}", sums, shape, patches=patches, header=_FLOATING))
+    if shape is LARGE and acc.rounding is Rounding.STOCHASTIC:
+        shape = LARGE_RANDOM
+    chunked = "true" if acc.chunk and not sliced else "false"
+    sums = f"FloatingSums<{step}, {shape}, {chunked}, {'true' if sliced else 'false'}>"
+    source = gemm_source(f"gemm_{name}", sums, shape, patches=patches, header=_FLOATING)
+    return Kernel(name, shape, _with_join(source, name, step) if sliced else source)
+
+
+def _with_join(source: Source, name: str, step: str) -> Source:
+    entry = f"join_{name}"
+    return Source(
+        (*source.names, entry),
+        f'{source.text}extern "C" __global__ void __launch_bounds__({JOIN_THREADS})\n'
+        f"{entry}(const __grid_constant__ DeviceProblem problem, int32_t index) {{\n"
+        f"    join_slices<{step}>(problem, index);\n}}\n",
+    )
 
 
 def _largest_shape(name: str) -> Shape:
@@ -150,7 +187,7 @@ def gemm_source(
     arguments = "".join(f", record_{i}" for i in range(len(extra)))
     # Two blocks of the leanest kernels fit on a unit: one adds while the other waits at its barrier. The others need the
     # registers of one.
-    blocks = 2 if shape is LARGE and entry in ("gemm_plain", "gemm_native", "gemm_product") else 1
+    blocks = 2 if shape.rows == LARGE.rows and entry in ("gemm_plain", "gemm_native", "gemm_product") else 1
     return Source(
         (entry,),
         f"{header}{record_checks('DeviceProblem', *extra)}"

@@ -35,23 +35,33 @@ class Summation(NamedTuple):
     """Records that the choice among the kernels takes behind the facts."""
     extras: tuple[bytes, ...]
     """Records that every kernel takes behind its index."""
+    slices: int = 0
+    """Chunks that are summed side by side, where the program's kernels do that."""
 
 
 def summation(
-    acc: AnyAccumulator, formats: Formats, sizes: tuple[int, int, int], multiprocessors: int, *, patches: bool
+    acc: AnyAccumulator,
+    formats: Formats,
+    sizes: tuple[int, int, int],
+    multiprocessors: int,
+    *,
+    patches: bool,
+    k: int = 0,
 ) -> Summation:
-    """Return kernels and records for ``(m, n, batch)`` outputs of operands in ``formats``."""
+    """Return kernels and records for ``(m, n, batch)`` outputs of ``k`` products of operands in ``formats``."""
     register = units.register(acc, formats)
     if isinstance(acc, Accumulator):
-        shape = cuda_kernels.shape_for(*sizes, multiprocessors, patches=patches)
-        program = cuda_kernels.program(acc, shape, patches=patches)
-        return Summation(
-            program, register["rule"], (choices(program), native.load().device_rule(register["rule"])), ()
-        )
+        m, n, batch = sizes
+        slices = cuda_kernels.slices(acc, m, n, k, batch, multiprocessors, patches=patches)
+        shape = cuda_kernels.shape_for(m, n, batch * max(slices, 1), multiprocessors, patches=patches)
+        program = cuda_kernels.program(acc, shape, patches=patches, sliced=slices > 0)
+        chooser = choices(program), native.load().device_rule(register["rule"])
+        return Summation(program, register["rule"], chooser, (), slices)
     if isinstance(acc, IntegerAccumulator):
         integer = native.load().device_integer(register["integer"])
         program = _integer_program(shape_for(sizes, multiprocessors, group=1), patches)
         return Summation(program, register["rule"], (integer,), (integer,))
+    assert isinstance(acc, AlignedAccumulator)  # units.register refuses others
     check_group(acc)
     unit = native.load().device_unit(register["unit"], dot=1)
     program = _unit_program(acc.join_bits is not None, shape_for(sizes, multiprocessors, group=acc.group), patches)

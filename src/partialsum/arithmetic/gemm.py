@@ -12,11 +12,13 @@ from partialsum.accumulators import (
     Accumulator,
     AlignedAccumulator,
     AnyAccumulator,
+    DotAccumulator,
     IntegerAccumulator,
     Rounding,
     parse_accumulator,
 )
 from partialsum.arithmetic import native, units
+from partialsum.arithmetic.dots import gemm_dots
 from partialsum.arithmetic.floors import NO_FLOORS, Floors, have_floors, operand_floors
 from partialsum.arithmetic.quantize import quantize
 from partialsum.arithmetic.reference import gemm_reference
@@ -127,6 +129,8 @@ def gemm_arrays(
     if _goes_in_slices(b, formats[1], acc):
         return _gemm_in_slices(a, b, acc, formats, c, shape)
     a, b = quantize_operands(a, b, inputs)
+    if isinstance(acc, DotAccumulator):
+        return gemm_dots(a, b, acc, (units.min_exponent(formats[0]), units.min_exponent(formats[1])), c, shape)
     if isinstance(acc, IntegerAccumulator):
         for name, x in (("a", a), ("b", b), ("c", c)):
             if x is not None:

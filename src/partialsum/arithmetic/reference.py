@@ -19,6 +19,7 @@ from partialsum.accumulators import (
     Accumulator,
     AlignedAccumulator,
     AnyAccumulator,
+    DotAccumulator,
     IntegerAccumulator,
     IntegerOverflow,
     Overflow,
@@ -33,6 +34,7 @@ from partialsum.arithmetic.reference_blocks import (
     dequantize_blocks_reference,
     quantize_blocks_reference,
 )
+from partialsum.arithmetic.reference_dots import accumulate_dots
 from partialsum.arithmetic.rounding import (
     Exact,
     Target,
@@ -155,7 +157,9 @@ def gemm_reference(
         )
     formats = _input_formats(inputs)
     left, right = quantize_reference(left, formats[0], axis=-1), quantize_reference(right, formats[1], axis=-2)
-    lowest = _smallest_exponents(left, formats[0], -1), _smallest_exponents(right, formats[1], -2)
+    lowest: tuple[Lowest, Lowest] = smallest_exponent(formats[0]), smallest_exponent(formats[1])
+    if isinstance(acc, AlignedAccumulator):
+        lowest = _smallest_exponents(left, formats[0], -1), _smallest_exponents(right, formats[1], -2)
     return sums_reference(left, right, acc, lowest, c)
 
 
@@ -208,6 +212,14 @@ def _one_output(acc: AnyAccumulator, a_lowest: list[Any], b_lowest: list[Any]) -
             return accumulate_aligned(a, b, acc, c, (a_lowest[batch][row], b_lowest[batch][column]))
 
         return aligned
+    if isinstance(acc, DotAccumulator):
+
+        def dots(a: Sequence[float], b: Sequence[float], c: float | None, place: Place) -> float:
+            batch, row, column = place
+            lowest = (*a_lowest[batch][row][:1], *b_lowest[batch][column][:1]) or (-126, -126)
+            return accumulate_dots(a, b, acc, c, lowest)
+
+        return dots
     return lambda a, b, c, _: accumulate_integer(a, b, acc, c)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from partialsum.accumulators import AnyAccumulator
 from partialsum.arithmetic.floors import NO_FLOORS, Floors
-from partialsum.arithmetic.reference import smallest_exponent, sums_reference
+from partialsum.arithmetic.reference import Lowest, smallest_exponent, sums_reference
 
 if TYPE_CHECKING:
     from partialsum.arithmetic.convolution import Geometry, Pass
@@ -30,15 +30,22 @@ def convolution_reference(
     floors: Floors = NO_FLOORS,
 ) -> Floats:
     """Return one pass of a convolution, operands as they are (already quantised), groups as the batch of a GEMM."""
-    build = {"forward": _forward, "grad_input": _grad_input, "grad_weight": _grad_weight}[pass_]
-    left, right, place = build(a, b, shape, geometry)
-    of_a, of_b = (
-        np.full_like(x, smallest_exponent(fmt)) if own is None else own
-        for x, fmt, own in zip((a, b), formats, floors, strict=True)
-    )
-    a_lowest, b_lowest = (x.astype(np.int64) for x in build(of_a, of_b, shape, geometry)[:2])
-    d: Floats = place(sums_reference(left, right, acc, (a_lowest, b_lowest)))
+    left, right, place = unfolded(pass_, a, b, shape, geometry)
+    lowest: tuple[Lowest, Lowest] = smallest_exponent(formats[0]), smallest_exponent(formats[1])
+    if any(own is not None for own in floors):
+        of_a, of_b = (
+            np.full_like(x, low) if own is None else own for x, low, own in zip((a, b), lowest, floors, strict=True)
+        )
+        a_lowest, b_lowest = (x.astype(np.int64) for x in unfolded(pass_, of_a, of_b, shape, geometry)[:2])
+        lowest = a_lowest, b_lowest
+    d: Floats = place(sums_reference(left, right, acc, lowest))
     return d
+
+
+def unfolded(pass_: Pass, a: Floats, b: Floats, shape: tuple[int, ...], geometry: Geometry) -> Any:
+    """Return a pass's operands as [groups, m, k] and [groups, k, n], and what makes its result of their product."""
+    build = {"forward": _forward, "grad_input": _grad_input, "grad_weight": _grad_weight}[pass_]
+    return build(a, b, shape, geometry)
 
 
 def _patches(x: Floats, kernel: tuple[int, ...], out: tuple[int, ...], geometry: Geometry) -> Floats:

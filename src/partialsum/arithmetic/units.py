@@ -14,6 +14,7 @@ from partialsum.accumulators import (
     Accumulator,
     AlignedAccumulator,
     AnyAccumulator,
+    DotAccumulator,
     IntegerAccumulator,
     IntegerOverflow,
     Rounding,
@@ -37,6 +38,8 @@ def register(acc: AnyAccumulator, formats: tuple[Format | None, Format | None]) 
         return {"rule": native.rule(acc)}
     if isinstance(acc, IntegerAccumulator):
         return {"rule": no_rule(), "integer": _integer_rule(acc)}
+    if isinstance(acc, DotAccumulator):
+        raise InputError(f"accumulator {acc} has no kernel for these operands; move CUDA tensors to the CPU")
     return {"rule": no_rule(), "unit": unit_rule(acc, min_exponent(formats[0]), min_exponent(formats[1]))}
 
 

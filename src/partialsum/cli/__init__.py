@@ -12,6 +12,8 @@ from partialsum.cli import (
     bits,
     cost,
     curve,
+    explorer,
+    exponents,
     formats,
     measure,
     predict,
@@ -37,6 +39,8 @@ app.command("bench")(bench.bench)
 app.command("bits")(bits.bits)
 app.command("cost")(cost.cost)
 app.command("curve")(curve.curve)
+app.command("explorer")(explorer.explorer)
+app.command("exponents")(exponents.exponents)
 app.command("formats")(formats.formats)
 app.command("measure")(measure.measure)
 app.command("predict")(predict.predict)

@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from partialsum.cli import units
+from partialsum.cli import analyze_options, cost_options as options, units
 from partialsum.cli.analyze import note_if_slow, parse_shapes
+from partialsum.cli.sum_options import check_figure
 from partialsum.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,57 +20,32 @@ if TYPE_CHECKING:
     from partialsum.report.network_cost import NetworkCost
 
 
-def cost(
+def cost(  # typer reads the parameters; nobody calls this by position
     context: typer.Context,
-    target: Annotated[
-        str | None,
-        typer.Argument(help="A network, as analyze takes it; without one, a unit is priced."),
-    ] = None,
+    target: options.Target = None,
     *,
-    inputs: Annotated[
-        str,
-        typer.Option("--inputs", metavar="FORMAT", help="Format of the operands; two behind a comma for a unit."),
-    ] = "e5m2",
-    chunk: Annotated[
-        int | None, typer.Option("--chunk", metavar="N", help="Products summed before they join the total.")
-    ] = None,
-    technology: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="45nm (default), 22nm, 7nm, osu180 or a .toml file of your own."),
-    ] = None,
-    accumulator: Annotated[
-        str, typer.Option(metavar="NAME", help="Format (e6m9), int32, a preset (h100-fp8).")
-    ] = "e6m9",
-    man_bits: Annotated[
-        str | None,
-        typer.Option("--man-bits", metavar="LIST", help="Sweep: 4..23, 5,7,9."),
-    ] = None,
+    inputs: options.Inputs = "e5m2",
+    chunk: units.Chunk = None,
+    technology: options.Technology = None,
+    accumulator: options.Accumulator = "e6m9",
+    man_bits: options.ManBits = None,
     rounding: units.Rounding = None,
     overflow: units.Overflow = None,
     product: units.Product = None,
-    chunk_adder: Annotated[str, typer.Option(help="Adder of the chunks' total: private or shared.")] = "private",
-    batch: Annotated[int | None, typer.Option(help="Samples per step.")] = None,
-    seq: Annotated[int | None, typer.Option(help="Sequence length (tokens).")] = None,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(help="Shape of an ONNX input: name=1x3x224x224."),
-    ] = None,
-    grad_inputs: Annotated[str | None, typer.Option(help="Format of gradients, where it differs.")] = None,
-    density: Annotated[
-        str | None,
-        typer.Option(help="Share of products that are not zero, or one per pass."),
-    ] = None,
-    density_file: Annotated[Path | None, typer.Option(help="Densities by layer and pass.")] = None,
-    cutoff: Annotated[float, typer.Option(help="Largest normalised variance lost v.")] = 50.0,
-    first_layer_inputs: Annotated[str | None, typer.Option(help="Format of the first layer's operands.")] = None,
-    last_layer_inputs: Annotated[str | None, typer.Option(help="Format of the last layer's operands.")] = None,
-    exp_bits: Annotated[int | None, typer.Option(help="Exponent bits of the accumulator.")] = None,
-    each: Annotated[bool, typer.Option("--all", help="Give each layer its own line.")] = False,
-    figures: Annotated[
-        Path | None,
-        typer.Option("--figures", "-o", metavar="FILE", help="Draw to a .svg, .png or .pdf file."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    chunk_adder: options.ChunkAdder = "private",
+    batch: options.Batch = None,
+    seq: options.Seq = None,
+    shape: options.Shape = None,
+    grad_inputs: analyze_options.GradInputs = None,
+    density: options.Density = None,
+    density_file: options.DensityFile = None,
+    cutoff: options.Cutoff = 50.0,
+    first_layer_inputs: analyze_options.FirstLayerInputs = None,
+    last_layer_inputs: analyze_options.LastLayerInputs = None,
+    exp_bits: options.ExpBits = None,
+    each: options.Each = False,
+    figures: options.Figures = None,
+    as_json: analyze_options.AsJson = False,
 ) -> None:
     """Price an accumulator in silicon: area, energy and delay, each with its source and its error.
 
@@ -77,7 +53,7 @@ def cost(
     energy of a training step and of an inference, and what that saves against float32 accumulation.
     """
     if figures is not None:
-        _check_figure(figures)
+        check_figure(figures)
     if target is None:
         _refuse(context, _NETWORK_OPTIONS, "needs a network: partialsum cost NETWORK")
         text = units.accumulator_text(
@@ -124,14 +100,6 @@ def _refuse(context: typer.Context, names: tuple[str, ...], reason: str) -> None
         if source is not None and source.name == "COMMANDLINE":
             option = "--all" if name == "each" else f"--{name.replace('_', '-')}"
             raise InputError(f"{option} {reason}")
-
-
-def _check_figure(path: Path) -> None:
-    from partialsum.report.style import check_figure_path
-
-    check_figure_path(path)
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"cannot write {str(path)!r}: the folder {str(path.absolute().parent)!r} does not exist")
 
 
 def _price(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from partialsum.cli import measure_options as options
+from partialsum.cli.analyze_options import AsJson
 from partialsum.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,64 +19,39 @@ if TYPE_CHECKING:
     from partialsum.measurement.targets import Target
 
 
-def measure(
-    target: Annotated[
-        str,
-        typer.Argument(
-            help="A built-in network (resnet20-cifar10, …), an experiments' model (resnet, convnet, mlp, gpt), an .onnx "
-            "file, a folder with a Hugging Face model, or package.module:callable, which imports and runs your own code."
-        ),
-    ],
+def measure(  # typer reads the parameters; nobody calls this by position
+    target: options.Target,
     *,
-    data: Annotated[
-        str | None, typer.Option(help="Data: fashion-mnist, cifar10, digits, text, …; random numbers if not given.")
-    ] = None,
-    data_path: Annotated[
-        Path | None, typer.Option(help="Where the data is: a folder, or for text the file.")
-    ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="A state_dict to load into the model.")] = None,
-    width: Annotated[int, typer.Option(min=1, help="Width of an experiments' model.")] = 8,
-    depth: Annotated[int, typer.Option(min=0, help="Depth of an experiments' model; 0: the usual one.")] = 0,
-    batches: Annotated[int, typer.Option(min=1, help="Batches to run.")] = 8,
-    batch: Annotated[int, typer.Option(min=1, help="Samples per batch.")] = 32,
-    seq: Annotated[int, typer.Option(min=2, help="Tokens per sample, for language models.")] = 256,
-    forward_only: Annotated[bool, typer.Option(help="Leave out the gradients.")] = False,
-    policy: Annotated[Path | None, typer.Option(help="A policy (TOML) that the network runs under.")] = None,
-    inputs: Annotated[str, typer.Option(help="Format of the sampled operands, without a policy.")] = (
-        "e5m2,scale=tensor"
-    ),
-    man_bits: Annotated[str, typer.Option(help="Widths to try, as 4-14 or 5,7,9.")] = "4-14",
-    chunks: Annotated[str, typer.Option(help="Chunk lengths to try; 0 adds plainly.")] = "0,64",
-    roundings: Annotated[str, typer.Option(help="Roundings to try.")] = "nearest_even,toward_zero",
-    accumulator: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Try these instead (h100-fp8, …); may be repeated.")
-    ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Sums looked at per GEMM and observation.")] = 256,
-    cost: Annotated[float, typer.Option(help="What looking may cost, in plain runs of each GEMM.")] = 1.0,
-    focus: Annotated[
-        bool, typer.Option("--focus", help="Look most at what is open about --target, instead of evenly.")
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of what is drawn.")] = 0,
-    goal: Annotated[str, typer.Option("--target", help="What must be kept: snr=20, vrr=0.99 or v=50.")] = "snr=20",
-    resume: Annotated[
-        Path | None, typer.Option(help="A state to write now and then, and to continue from.")
-    ] = None,
-    density_file: Annotated[
-        Path | None, typer.Option(help="Write densities for analyze --density-file (.csv).")
-    ] = None,
-    policy_file: Annotated[
-        Path | None, typer.Option(help="Write the policy of the narrowest widths measured (.toml).")
-    ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the measurement as one HTML file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print one CSV line per GEMM and accumulator.")] = False,
+    data: options.Data = None,
+    data_path: options.DataPath = None,
+    checkpoint: options.Checkpoint = None,
+    width: options.Width = 8,
+    depth: options.Depth = 0,
+    batches: options.Batches = 8,
+    batch: options.Batch = 32,
+    seq: options.Seq = 256,
+    forward_only: options.ForwardOnly = False,
+    policy: options.Policy = None,
+    inputs: options.Inputs = "e5m2,scale=tensor",
+    man_bits: options.ManBits = "4-14",
+    chunks: options.Chunks = "0,64",
+    roundings: options.Roundings = "nearest_even,toward_zero",
+    accumulator: options.Accumulator = None,
+    samples: options.Samples = 256,
+    cost: options.Cost = 1.0,
+    focus: options.Focus = False,
+    pieces: options.Pieces = 0,
+    seed: options.Seed = 0,
+    goal: options.Goal = "snr=20",
+    resume: options.Resume = None,
+    density_file: options.DensityFile = None,
+    policy_file: options.PolicyFile = None,
+    html: options.Html = None,
+    as_json: AsJson = False,
+    as_csv: options.AsCsv = False,
 ) -> None:
     """Run a network on data and measure what every GEMM keeps in a sweep of accumulators."""
-    if as_json and as_csv:
-        raise InputError("give either --json or --csv, not both")
-    for path in (density_file, policy_file, html, resume):
-        if path is not None and not path.parent.is_dir():
-            raise InputError(f"cannot write {str(path)!r}: the folder {str(path.parent)!r} does not exist")
+    _check(as_json, as_csv, (density_file, policy_file, html, resume))
     from partialsum.cli.measure_source import open_source
     from partialsum.emulation.policy import Policy
     from partialsum.experiments.config import ModelConfig
@@ -86,10 +62,6 @@ def measure(
     tried = _accumulators(accumulator, man_bits, chunks, roundings)
     shape = ModelConfig(width=width, depth=depth)
     source = open_source(target, data, data_path, checkpoint, shape, batch=batch, seq=seq, seed=seed)
-
-    def show(done: int) -> None:
-        end = "\n" if done == batches or not sys.stderr.isatty() else "\r"
-        print(f"batch {done} of {batches}", end=end, file=sys.stderr, flush=True)
 
     try:
         found = run(
@@ -102,23 +74,34 @@ def measure(
             samples=samples,
             cost=cost,
             focus=wanted if focus else None,
+            pieces=pieces,
             seed=seed,
             resume=resume,
-            progress=show,
+            progress=_progress(batches),
         )
     except KeyboardInterrupt:
         hint = "; the same command continues from the last state" if resume else ""
         print(f"stopped{hint}", file=sys.stderr)
         raise SystemExit(130) from None
     _write(found, wanted, density_file, policy_file, html)
-    if as_json:
-        print(found.to_json())
-    elif as_csv:
-        print(found.to_csv(), end="")
-    else:
-        from partialsum.report.measured_text import print_measurements
+    _print(found, wanted, as_json=as_json, as_csv=as_csv)
 
-        print_measurements(found, wanted)
+
+def _check(as_json: bool, as_csv: bool, outputs: tuple[Path | None, ...]) -> None:
+    """Refuse what cannot be answered or written before the work is done."""
+    if as_json and as_csv:
+        raise InputError("give either --json or --csv, not both")
+    for path in outputs:
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"cannot write {str(path)!r}: the folder {str(path.parent)!r} does not exist")
+
+
+def _progress(batches: int) -> Callable[[int], None]:
+    def show(done: int) -> None:
+        end = "\n" if done == batches or not sys.stderr.isatty() else "\r"
+        print(f"batch {done} of {batches}", end=end, file=sys.stderr, flush=True)
+
+    return show
 
 
 def _accumulators(
@@ -161,3 +144,14 @@ def _write(
     for path, text in files.items():
         write_atomically(path, text)
         print(f"wrote {path}", file=sys.stderr)
+
+
+def _print(found: Measurements, target: Target, *, as_json: bool, as_csv: bool) -> None:
+    if as_json:
+        print(found.to_json(pieces=bool(found.settings["pieces"])))
+    elif as_csv:
+        print(found.to_csv(), end="")
+    else:
+        from partialsum.report.measured_text import print_measurements
+
+        print_measurements(found, target)

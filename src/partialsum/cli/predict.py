@@ -5,49 +5,25 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+from partialsum.cli import sum_options as options
+from partialsum.cli.sum_options import ROUNDING_NOISE
 
 if TYPE_CHECKING:
     from partialsum.accumulators import AnyAccumulator
     from partialsum.report.predictions import Summands
 
-Lengths = Annotated[
-    list[str], typer.Argument(metavar="K...", help="Accumulation lengths: 4608, 1e6 or products like 256x56x56.")
-]
-AccumulatorName = Annotated[
-    str,
-    typer.Argument(metavar="ACCUMULATOR", help="A preset (h100-fp8) or a format with options: e6m9,toward_zero."),
-]
-Inputs = Annotated[
-    str,
-    typer.Option(
-        "--inputs",
-        metavar="PRODUCT",
-        help="Format of the operands; two as e4m3fn*e5m2, shapes as relu:e4m3fn*e5m2.",
-    ),
-]
-Density = Annotated[float, typer.Option("--density", help="Share of products that are not zero, above 0 up to 1.")]
-Mean = Annotated[float, typer.Option("--mean", help="Mean of a product in its standard deviations.")]
-Kappa = Annotated[
-    float, typer.Option("--kappa", help="Var(exact sum) over that of independent products; below 1: they cancel.")
-]
-Figure = Annotated[
-    Path | None, typer.Option("--figure", metavar="FILE", help="Draw SNR and VRR over k as .svg, .png or .pdf.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 
 def predict(  # typer reads the parameters; nobody calls this by position
-    k: Lengths,
-    accumulator: AccumulatorName,
-    inputs: Inputs = "e5m2",
-    density: Density = 1.0,
-    mean: Mean = 0.0,
-    kappa: Kappa = 1.0,
-    figure: Figure = None,
-    as_json: AsJson = False,
+    k: options.Lengths,
+    accumulator: options.AccumulatorName,
+    inputs: options.Inputs = "e5m2",
+    density: options.Density = 1.0,
+    mean: options.Mean = 0.0,
+    kappa: options.Kappa = 1.0,
+    figure: options.Figure = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Predict what sums of K products keep in an accumulator: rounding mode, chunks and alignment included.
 
@@ -58,11 +34,13 @@ def predict(  # typer reads the parameters; nobody calls this by position
     from partialsum.accumulators import parse_accumulator
     from partialsum.cli.numbers import parse_length
     from partialsum.report.predictions import Summands, prediction_rows
+    from partialsum.report.units import check_operands
 
     if figure is not None:
-        check_figure(figure)
+        options.check_figure(figure)
     lengths = [parse_length(text) for text in k]
     unit, summands = parse_accumulator(accumulator), Summands(inputs, density, mean, kappa)
+    check_operands(accumulator, summands.formats or ())
     rows = prediction_rows(lengths, unit, summands)
     if figure is not None:
         _draw(figure, lengths, unit, summands)
@@ -73,16 +51,6 @@ def predict(  # typer reads the parameters; nobody calls this by position
     from partialsum.report.text import print_rows
 
     print_rows([_cells(row) for row in rows], title=f"Sums of k {summands} in {unit}")
-
-
-def check_figure(path: Path) -> None:
-    """Refuse an impossible file name before the work is done."""
-    from partialsum.errors import InputError
-    from partialsum.report.style import check_figure_path
-
-    check_figure_path(path)
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {str(path)!r}: the folder {str(path.parent)!r} does not exist")
 
 
 def _draw(path: Path, k: list[int], accumulator: AnyAccumulator, summands: Summands) -> None:
@@ -109,9 +77,5 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
     return cells
 
 
-_ROUNDING_NOISE = 1e-9
-"""Probabilities and means below this are what float64 leaves of zero."""
-
-
 def _small(value: float) -> str:
-    return "0" if abs(value) < _ROUNDING_NOISE else f"{value:.3g}"
+    return "0" if abs(value) < ROUNDING_NOISE else f"{value:.3g}"

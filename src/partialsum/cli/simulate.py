@@ -6,29 +6,25 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from partialsum.cli.predict import AccumulatorName, AsJson, Density, Figure, Inputs, Lengths, Mean, check_figure
+from partialsum.cli import sum_options as options
+from partialsum.cli.sum_options import ROUNDING_NOISE
 
 if TYPE_CHECKING:
     from partialsum.theory.montecarlo import Simulation
 
-Sums = Annotated[int, typer.Option("--sums", metavar="N", help="Random sums of each length, at least 1024.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of operands and stochastic rounding.")]
-
 
 def simulate(  # typer reads the parameters; nobody calls this by position
-    k: Lengths,
-    accumulator: AccumulatorName,
-    inputs: Inputs = "e5m2",
-    density: Density = 1.0,
-    mean: Mean = 0.0,
-    sums: Sums = 16384,
-    seed: Seed = 0,
-    figure: Figure = None,
-    as_json: AsJson = False,
+    k: options.Lengths,
+    accumulator: options.AccumulatorName,
+    inputs: options.Inputs = "e5m2",
+    density: options.Density = 1.0,
+    mean: options.Mean = 0.0,
+    sums: options.Sums = 16384,
+    seed: options.Seed = 0,
+    figure: options.Figure = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Add up random products bit for bit as the accumulator does, beside the prediction and the formula.
 
@@ -38,11 +34,13 @@ def simulate(  # typer reads the parameters; nobody calls this by position
     from partialsum.accumulators import parse_accumulator
     from partialsum.cli.numbers import parse_length
     from partialsum.report.predictions import Summands, prediction_rows
+    from partialsum.report.units import check_operands
 
     if figure is not None:
-        check_figure(figure)
+        options.check_figure(figure)
     lengths = [parse_length(text) for text in k]
     unit, summands = parse_accumulator(accumulator), Summands(inputs, density, mean)
+    check_operands(accumulator, summands.formats or ())
     from partialsum.theory.montecarlo import simulate as run
 
     with _progress(f"{sums:,} sums of up to {max(lengths):,} products") as progress:
@@ -123,14 +121,10 @@ def _line(k: int | None, kind: str, cells: dict[str, str]) -> dict[str, Any]:
     return {"k\n(products)": k, "": kind, **columns}
 
 
-_ROUNDING_NOISE = 1e-9
-"""Probabilities below this are what float64 leaves of zero."""
-
-
 def _shown(value: float | None, form: str) -> str:
     if value is None:
         return "no error"
-    return "0" if abs(value) < _ROUNDING_NOISE else f"{value:{form}}"
+    return "0" if abs(value) < ROUNDING_NOISE else f"{value:{form}}"
 
 
 def _with_interval(cell: dict[str, float | None], form: str) -> str:

@@ -13,6 +13,7 @@ from partialsum.accumulators import (
     Accumulator,
     AlignedAccumulator,
     AnyAccumulator,
+    DotAccumulator,
     IntegerAccumulator,
     parse_accumulator,
 )
@@ -24,6 +25,7 @@ from partialsum.formats import BlockFormat, Format, parse_format
 _ACCUMULATOR_KINDS: dict[str, type[AnyAccumulator]] = {
     "sequential": Accumulator,
     "aligned": AlignedAccumulator,
+    "dot": DotAccumulator,
     "integer": IntegerAccumulator,
 }
 
@@ -160,7 +162,7 @@ def _record(record: Any) -> dict[str, Any]:
 
 
 def _value(value: Any) -> Any:
-    if isinstance(value, Accumulator | AlignedAccumulator | IntegerAccumulator):
+    if isinstance(value, AnyAccumulator):
         return _accumulator_value(value)
     if isinstance(value, OperandFormat):
         return str(value) if _reads_back(parse_operand, value) else _Inline(_record(value))

@@ -113,6 +113,8 @@ class TrainingConfig:
     steps: int = 300
     batch: int = 64
     seed: int = 0
+    device: str = "cpu"
+    """Where tensors are: ``cpu``, ``cuda``, or ``cuda:1``; under ``torchrun`` each process has a GPU of its own."""
     evaluate_every: int = 100
     log_every: int = 10
     patience: int = 20
@@ -158,6 +160,8 @@ class RunConfig:
         del table["name"]
         for key in ("threads", "checkpoint_steps", "checkpoint_minutes"):
             del table["training"][key]
+        if table["training"]["device"] == "cpu":
+            del table["training"]["device"]  # as for every run before there was a choice
         return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -20,11 +20,30 @@ class Processes:
 
     rank: int = 0
     world: int = 1
+    local: int = 0
+    """Rank among the processes of this machine."""
 
     @property
     def first(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
+
+    def device(self, name: str) -> torch.device:
+        """Return the device called ``name`` for this process; :class:`InputError` where there is none."""
+        try:
+            device = torch.device(name)
+        except RuntimeError:
+            device = torch.device("meta")
+        if device.type not in ("cpu", "cuda"):
+            raise InputError(f"training.device must be 'cpu' or a CUDA device such as 'cuda', got {name!r}")
+        if device.type == "cpu":
+            return device
+        index = self.local if device.index is None else device.index
+        if index >= torch.cuda.device_count():
+            raise InputError(
+                f"training.device must be there, got {name!r} (index {index}) with {torch.cuda.device_count()} GPUs"
+            )
+        return torch.device("cuda", index)
 
     def check_batch(self, batch: int) -> None:
         """Raise :class:`InputError` unless a batch is shared out evenly."""
@@ -55,19 +74,18 @@ class Processes:
 
     def wait(self) -> None:
         """Return once every process is here."""
-        if self.world > 1:
-            dist.barrier()
+        self.total(0.0)
 
 
 @contextmanager
-def join_processes() -> Iterator[Processes]:
+def join_processes(device: str = "cpu") -> Iterator[Processes]:
     """Join the group that ``torchrun`` describes in the environment; without one, be alone."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 or "RANK" not in os.environ:
         yield Processes()
         return
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl")
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size())
+        yield Processes(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
     finally:
         dist.destroy_process_group()

@@ -23,7 +23,7 @@ from partialsum.emulation.optimizers import RoundedOptimizer
 from partialsum.errors import InputError
 from partialsum.experiments.arithmetic import build_recipe
 from partialsum.experiments.config import DataConfig, Optimizer, OptimizerConfig, RunConfig, Schedule
-from partialsum.experiments.data import Dataset, epoch_order, load_dataset
+from partialsum.experiments.data import Dataset, Split, epoch_order, load_dataset
 from partialsum.experiments.events import Events, open_events
 from partialsum.experiments.folder import RunFolder
 from partialsum.experiments.models import build_model
@@ -51,7 +51,7 @@ def train(config: RunConfig, folder: str | Path, *, progress: Progress | None = 
     place = RunFolder(Path(folder))
     place.open(config)
     with _ONE_RUN, ExitStack() as stack:
-        processes = stack.enter_context(join_processes())
+        processes = stack.enter_context(join_processes(config.training.device))
         if processes.first:
             stack.enter_context(place.lock())
         processes.wait()
@@ -69,6 +69,7 @@ class _Run:
         self.config, self.folder, self.processes, self.progress = config, folder, processes, progress
         training = config.training
         processes.check_batch(training.batch)
+        self.device = processes.device(training.device)
         state = folder.load()
         self.threads = state["threads"] if state else training.threads or _processors() // processes.world or 1
         torch.set_num_threads(self.threads)
@@ -81,12 +82,13 @@ class _Run:
         self.model = build_model(config.model, self.data)
         example = self.data.example(training.batch)
         recipe, self.notes = build_recipe(config, self.model, example)
+        self.model.to(self.device)
         optimizer = _optimizer(config.optimizer, self.model)
         self.work = recipe.with_seed(training.seed + 7919 * processes.rank).apply(self.model, optimizer)
         if isinstance(self.work.optimizer, RoundedOptimizer):
             self.work.optimizer.seed = training.seed  # every process must round the weights alike
         if recipe.integers is not None and processes.world > 1 and state is None:
-            self.model(example)  # learned clips start from the first batch: the same one everywhere
+            self.model(example.to(self.device))  # learned clips start from the first batch: the same one everywhere
         self.step, self.seconds, self.bad, self.skipped = 0, 0.0, 0, 0
         self.loss = math.nan
         if state is not None:
@@ -98,7 +100,8 @@ class _Run:
         """Train to the end."""
         if self.processes.first:
             self.folder.rewind(self.step)
-            self.folder.write("environment.json", environment(self.threads, self.processes.world))
+            found = environment(self.threads, self.processes.world, self.device)
+            self.folder.write("environment.json", found)
         status = "finished"
         training = self.config.training
         with open_events(self.folder.path, self.step, wanted=self.processes.first) as events:
@@ -121,7 +124,7 @@ class _Run:
         torch.manual_seed((seed * 1_000_003 + self.step) * 1009 + self.processes.rank)
         for group in self.work.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
-        inputs, targets = self.data.train.samples(self.processes.share(self._batch()))
+        inputs, targets = self._samples(self.data.train, self.processes.share(self._batch()))
         self.model.train()
         loss = _loss(self.parallel(inputs), targets)
         if not self.work.step(loss):
@@ -132,6 +135,10 @@ class _Run:
         if math.isfinite(value):
             self.loss = value if math.isnan(self.loss) else _SMOOTHING * self.loss + (1 - _SMOOTHING) * value
         self.step += 1
+
+    def _samples(self, split: Split, indices: Tensor) -> tuple[Tensor, Tensor]:
+        inputs, targets = split.samples(indices)
+        return inputs.to(self.device), targets.to(self.device)
 
     def _batch(self) -> Tensor:
         count, batch = len(self.data.train), self.config.training.batch
@@ -164,7 +171,7 @@ class _Run:
         mine = self.processes.share(torch.arange(len(self.data.test)))
         with torch.no_grad():
             for part in torch.split(mine, _EVALUATION_BATCH):
-                inputs, targets = self.data.test.samples(part)
+                inputs, targets = self._samples(self.data.test, part)
                 scores = self.model(inputs)
                 right += float((scores.argmax(-1) == targets).sum())
                 loss += float(_loss(scores, targets)) * targets.numel()
@@ -273,11 +280,12 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def environment(threads: int, processes: int = 1) -> dict[str, Any]:
+def environment(threads: int, processes: int = 1, device: torch.device | None = None) -> dict[str, Any]:
     """Return what a result may depend on beside its configuration."""
     import numpy as np
 
-    return {
+    gpu = {} if device is None or device.type == "cpu" else {"gpu": torch.cuda.get_device_name(device)}
+    return gpu | {
         "partialsum": partialsum.__version__,
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -16,10 +16,12 @@ from partialsum.accumulators import (
     Accumulator,
     AlignedAccumulator,
     AnyAccumulator,
+    DotAccumulator,
     IntegerAccumulator,
     parse_accumulator,
 )
 from partialsum.choices import parse_choice
+from partialsum.errors import InputError
 from partialsum.formats import FloatFormat
 from partialsum.hardware.designs import ChunkAdder, Design
 from partialsum.hardware.features import MULTIPLICATION, Features, adder_features, core_features
@@ -229,6 +231,8 @@ def width_sweep(
                 wider = replace(acc, fraction_bits=width)
             case IntegerAccumulator():
                 wider = replace(acc, bits=width)
+            case DotAccumulator():
+                raise InputError(f"accumulator {acc} adds in float32 and has no width to sweep")
         found.append(mac_cost(inputs, wider, tech, chunk_adder=chunk_adder))
     return found
 

@@ -14,6 +14,7 @@ from partialsum.accumulators import (
     Accumulator,
     AlignedAccumulator,
     AnyAccumulator,
+    DotAccumulator,
     IntegerAccumulator,
     Overflow,
     Rounding,
@@ -289,6 +290,10 @@ def parse_unit(inputs: Inputs, accumulator: str | AnyAccumulator | FloatFormat) 
         return IntegerUnit(a, b, acc)
     if not (isinstance(a, FloatFormat) and isinstance(b, FloatFormat)):
         raise InputError(f"inputs must be floating-point formats for the accumulator {acc}, got {a} and {b}")
+    if isinstance(acc, DotAccumulator):
+        raise InputError(
+            f"no unit is built for the accumulator {acc}, whose products meet in a tree of float32 adders"
+        )
     if isinstance(acc, AlignedAccumulator):
         _check_result(acc.result, (a, b))
         return GroupUnit(a, b, acc)

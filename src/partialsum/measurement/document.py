@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _ESTIMATES = ("vrr", "gain", "bias", "snr_db")
 
 
-def document(measurements: Measurements) -> dict[str, Any]:
-    """Return the JSON document; numbers that are not finite are null."""
+def document(measurements: Measurements, *, pieces: bool = False) -> dict[str, Any]:
+    """Return the JSON document; numbers that are not finite are null. ``pieces``: with those of the sums."""
     from partialsum.measurement.result import SCHEMA
 
     return {
@@ -25,7 +25,7 @@ def document(measurements: Measurements) -> dict[str, Any]:
         "batches": measurements.batches,
         "settings": {key: _plain(value) for key, value in measurements.settings.items()},
         "accumulators": [str(accumulator) for accumulator in measurements.accumulators],
-        "gemms": [_row(row) for row in measurements.rows],
+        "gemms": [_row(row) | (_pieces(row) if pieces else {}) for row in measurements.rows],
     }
 
 
@@ -47,6 +47,10 @@ def _row(row: Measurement) -> dict[str, Any]:
         "sum_exp_bits": row.sum_exp_bits,
         "quality": [_quality(quality) for quality in row.qualities],
     }
+
+
+def _pieces(row: Measurement) -> dict[str, Any]:
+    return {"pieces": None if row.pieces is None else row.pieces.to_dict()}
 
 
 def _quality(quality: Quality) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from partialsum.emulation.session import derive_seed
 from partialsum.formats import BlockFormat
 from partialsum.measurement import sampling
 from partialsum.measurement.moments import PairSums, qualities
+from partialsum.measurement.pieces import PieceCounts
 from partialsum.measurement.products import add_products, some_steps
 from partialsum.measurement.sampling import Pick, Size, Tile
 from partialsum.measurement.sweep import Runner
@@ -39,6 +40,8 @@ _LINE_NS, _STEP_NS, _SUM_NS, _PLAIN_NS = 2.0, 1.2, 0.0125, 0.0125
 """Time per element gathered, per step of an accumulator and of one of its sums, and of a plain multiply-add."""
 _MOST = 8
 """By how much sums may be more where few accumulators are looked at."""
+_DESCRIBED = 1 << 19
+"""Products of an observation that are described piece by piece; four times as many where looking may cost anything."""
 _LOOK_AT_ALL = 8
 """With a target in focus, two of so many observations are of all accumulators."""
 _FEWEST = 128
@@ -54,12 +57,13 @@ class Settings:
     budget: float
     seed: int
     focus: Target | None = None
+    pieces: int = 0
 
 
 class Gauge:
     """What is known of one GEMM of one pass."""
 
-    def __init__(self, size: Size, accumulators: int, reference: int) -> None:
+    def __init__(self, size: Size, accumulators: int, reference: int, pieces: int = 0) -> None:
         self.sizes: dict[Size, int] = {size: 0}
         self.seen = 0
         self.observed = 0
@@ -71,6 +75,7 @@ class Gauge:
         self.pairs = PairSums(accumulators)
         self.shuffled = PairSums(1)
         self.walks = Walks()
+        self.pieces = PieceCounts(pieces)
 
     def state(self) -> dict[str, Any]:
         """Return everything but the sums of pairs, in plain values."""
@@ -83,6 +88,7 @@ class Gauge:
             "operands": [part.state() for part in self.operands],
             "products": self.products.state(),
             "walks": self.walks.state(),
+            "pieces": self.pieces.state(),
             "units": [self.pairs.units, self.shuffled.units],
         }
 
@@ -97,6 +103,7 @@ class Gauge:
             part.load(saved)
         gauge.products.load(state["products"])
         gauge.walks.load(state["walks"])
+        gauge.pieces.load(state["pieces"])
         gauge.pairs.sums, gauge.shuffled.sums = pairs, shuffled
         gauge.pairs.units, gauge.shuffled.units = ([int(x) for x in units] for units in state["units"])
         return gauge
@@ -148,7 +155,7 @@ class Collector:
             return
         gauge = self.gauges.get((layer, pass_))
         if gauge is None:
-            gauge = Gauge(size, len(self.runner.accumulators), self._reference(size))
+            gauge = Gauge(size, len(self.runner.accumulators), self._reference(size), self.settings.pieces)
             self.gauges[layer, pass_] = gauge
         gauge.sizes[size] = gauge.sizes.get(size, 0) + 1
         call, gauge.seen = gauge.seen, gauge.seen + 1
@@ -241,6 +248,7 @@ class Collector:
         mixed = np.take(a, rng.permutation(a.shape[2]), axis=2)
         computed, exact = self.runner.sums(mixed, b, seed, [gauge.reference])
         gauge.shuffled.add(exact, computed, clustered=clustered, scale=scale)
+        gauge.pieces.add(a, b, scale, _DESCRIBED << (2 if math.isinf(self.settings.budget) else 0), rng)
         gauge.observed += 1
         gauge.open = None
 

@@ -19,11 +19,14 @@ from partialsum.files import write_atomically
 from partialsum.formats import FloatFormat
 from partialsum.measurement.gauge import Gauge
 from partialsum.measurement.moments import Estimate, Quality, qualities, variances
+from partialsum.measurement.pieces import PiecewiseLaw
 from partialsum.measurement.targets import Target, parse_target
 from partialsum.measurement.tensors import TensorStats
 from partialsum.workloads.gemm import Pass
 
 SCHEMA = "partialsum/measurements/1"
+_FINEST = 7
+"""Mantissa bits of operands beyond which sums no longer depend on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Measurement:
         sum_exp_bits: Exponent bits that hold the smallest product and the largest partial sum as normal numbers.
         qualities: What each accumulator keeps, in the measurement's order of accumulators.
         shuffled: What accumulator ``reference`` keeps of the same operands paired at random.
+        pieces: Some of the sums, piece by piece: a product law that ``predict`` takes. None where none were kept.
     """
 
     layer: str
@@ -67,6 +71,7 @@ class Measurement:
     qualities: tuple[Quality, ...]
     shuffled: Quality
     reference: int
+    pieces: PiecewiseLaw | None = None
 
     @property
     def density(self) -> float:
@@ -79,9 +84,23 @@ class Measurement:
         return sum(self.operand_man_bits) + 1
 
     @property
+    def normal_product(self) -> str:
+        """Name of the product of two normals with as many mantissa bits as the operands use, as ``predict`` reads it."""
+        return "*".join(f"e8m{min(_FINEST, bits)}" for bits in self.operand_man_bits)
+
+    @property
     def dependence_db(self) -> float:
         """SNR that real products have over the same operands paired at random, with the reference accumulator."""
         return self.qualities[self.reference].snr_db.value - self.shuffled.snr_db.value
+
+    def inputs(self) -> dict[str, Any]:
+        """Return what ``predict`` can know of these sums: ``ps.predict(row.k, accumulator, **row.inputs())``.
+
+        Their pieces, or, where those were not kept, normals of as many mantissa bits, density and ``kappa``.
+        """
+        if self.pieces is not None:
+            return {"product": self.pieces}
+        return {"product": self.normal_product, "density": self.density, "kappa": self.kappa}
 
     @property
     def name(self) -> str:
@@ -222,15 +241,18 @@ class Measurements:
             raise InputError(f"path of a density file must end in .csv, got {str(path)!r}")
         write_atomically(path, self.density_csv())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, *, pieces: bool = False) -> dict[str, Any]:
         """Return the document that :meth:`to_json` writes."""
         from partialsum.measurement.document import document
 
-        return document(self)
+        return document(self, pieces=pieces)
 
-    def to_json(self, indent: int | None = 2) -> str:
-        """Return everything as JSON."""
-        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+    def to_json(self, indent: int | None = 2, *, pieces: bool = False) -> str:
+        """Return everything as JSON; the sums' ``pieces``, which may be large, only if asked for.
+
+        ``PiecewiseLaw.from_dict`` reads them back.
+        """
+        return json.dumps(self.to_dict(pieces=pieces), indent=indent, ensure_ascii=False, allow_nan=False)
 
     def to_csv(self) -> str:
         """Return one CSV line per GEMM and accumulator."""
@@ -293,6 +315,7 @@ def _row(
         qualities=kept,
         shuffled=shuffled,
         reference=gauge.reference,
+        pieces=gauge.pieces.law(f"{layer} {pass_.value}") if gauge.pieces.k == size.k else None,
     )
 
 

@@ -30,7 +30,7 @@ from partialsum.workloads.gemm import Pass
 Loss = Callable[..., Tensor]
 _LOSSES: dict[str, Loss] = {"cross_entropy": nn.functional.cross_entropy, "mse": nn.functional.mse_loss}
 _SAVE_EVERY_S = 30.0
-_VERSION = 3
+_VERSION = 4
 
 
 def measure(
@@ -44,6 +44,7 @@ def measure(
     samples: int = 256,
     cost: float = 1.0,
     focus: str | Target | None = None,
+    pieces: int = 128,
     seed: int = 0,
     resume: str | Path | None = None,
     progress: Callable[[int], None] | None = None,
@@ -72,6 +73,8 @@ def measure(
             always is. ``inf`` looks at ``samples`` sums of every call.
         focus: A target of :meth:`Measurements.narrowest`: three looks in four go to the accumulators of which it is
             still open whether they meet it, at more sums for the same cost.
+        pieces: Sums of each GEMM that are described piece by piece, which is what :attr:`Measurement.pieces` predicts
+            from; 0: none.
         seed: Seed of the draws, which depend on nothing else but layer, pass and call.
         resume: A file that is written now and then, and when interrupted: given again, the run continues from there.
         progress: Called with the number of batches done, after each.
@@ -81,7 +84,7 @@ def measure(
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    collector, signature = _prepare(model, policy, inputs, accumulators, samples, cost, focus, seed)
+    collector, signature = _prepare(model, policy, inputs, accumulators, samples, cost, focus, pieces, seed)
     loss_function = parse_loss(loss)
     path = None if resume is None else Path(resume)
     done = 0 if path is None or not path.exists() else _load(path, collector, signature)
@@ -139,6 +142,7 @@ def _prepare(
     samples: int,
     cost: float,
     focus: Any,
+    pieces: int,
     seed: int,
 ) -> tuple[Collector, dict[str, Any]]:
     if policy is not None and not isinstance(policy, Policy):
@@ -153,6 +157,8 @@ def _prepare(
         raise InputError(f"samples must be a positive integer, got {samples!r}")
     if isinstance(cost, bool) or not isinstance(cost, int | float) or not cost > 0:
         raise InputError(f"cost must be a positive number, got {cost!r}")
+    if type(pieces) is not int or pieces < 0:
+        raise InputError(f"pieces must be a non-negative integer, got {pieces!r}")
     if type(seed) is not int or seed < 0:
         raise InputError(f"seed must be a non-negative integer, got {seed!r}")
     target = None if focus is None else parse_target(focus)
@@ -164,9 +170,10 @@ def _prepare(
         "samples": samples,
         "cost": float(cost),
         "focus": None if target is None else str(target),
+        "pieces": pieces,
         "seed": seed,
     }
-    settings = Settings(operand, samples, float(cost), seed, target)
+    settings = Settings(operand, samples, float(cost), seed, target, pieces)
     return Collector(runner, settings, plain=policy is None, parameters=model.parameters()), signature
 
 

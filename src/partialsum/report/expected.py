@@ -17,8 +17,6 @@ from partialsum.theory.solver import min_man_bits
 if TYPE_CHECKING:
     from partialsum.measurement.result import Measurement, Measurements
 
-_FINEST = 7
-"""Mantissa bits of operands beyond which sums no longer depend on them."""
 _PRODUCT_LIMIT = 24
 
 
@@ -48,9 +46,8 @@ def expected_snr(rows: list[Measurement], accumulator: Accumulator) -> list[floa
     """
     groups: dict[tuple[str, int | None], list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
-        product = "*".join(f"e8m{min(_FINEST, bits)}" for bits in row.operand_man_bits)
         chunk = accumulator.chunk
-        groups[product, None if chunk is None else _rounded(max(1.0, chunk * row.density))].append(index)
+        groups[row.normal_product, None if chunk is None else _rounded(max(1.0, chunk * row.density))].append(index)
     found = [float("nan")] * len(rows)
     for (product, chunk), members in groups.items():
         lengths = np.array([max(1, round(rows[index].k * rows[index].density)) for index in members])

@@ -231,10 +231,12 @@ def _failing(
         cut = "promotion interval" if means == "promotion" else "chunk"
         return f"{text}, and no {cut} helps {_where(max(hopeless, key=lambda row: row.k))}."
     row, snr = min(failing, key=lambda pair: pair[1].interval or 0)
-    way = f"promoting every {snr.interval:,} products keeps"
     if means == "chunk":
-        way = f"chunks of {snr.interval:,} products keep"
-    return f"{text}; {way} it everywhere (asked by {_where(row)})."
+        return f"{text}; chunks of {snr.interval:,} products keep it everywhere (asked by {_where(row)})."
+    return (
+        f"{text}; promoting every {snr.interval:,} products keeps it everywhere (asked by {_where(row)}) and adds "
+        f"{100 / (snr.interval or 1):.2g}% of float32 additions outside the unit."
+    )
 
 
 def _where(row: Row) -> str:
@@ -256,19 +258,38 @@ def _operand_note(report: Report) -> tuple[str, ...]:
 
 
 def _unit_intervals(report: Report) -> Section:
-    intervals = sorted({interval for unit in report.units for interval, _ in unit.intervals})
-    known = [dict(unit.intervals) for unit in report.units]
-    lines = [
-        (f"{interval:,}", *(decibels(own[interval]) if interval in own else "–" for own in known))
-        for interval in intervals
-    ]
+    assert report.criterion is not None
+    intervals = sorted({interval for unit in report.units for interval, _ in unit.intervals}, reverse=True)
     longest = max(unit.longest for unit in report.units)
     whole = next(row for row in report.rows if row.k == longest)
-    if lines:
-        lines.append(("as given", *(decibels(own.snr_db) for own in whole.units)))
+    columns, lines = ["promoted every\n(products)", "additions\n%"], [["as given", "0"]]
+    lines += [[f"{interval:,}", f"{100 / interval:.2g}"] for interval in intervals]
+    for unit, own in zip(report.units, whole.units, strict=True):
+        known = {interval: decibels(snr) for interval, snr in unit.intervals}
+        columns.append(f"{unit.unit.name}\nSNR dB")
+        for line, cell in zip(lines, [decibels(own.snr_db), *(known.get(n, "–") for n in intervals)], strict=True):
+            line.append(cell)
+        served = _served(report, unit, intervals)
+        if served and served[0] != "100%":
+            columns.append("MACs\nserved")
+            for line, cell in zip(lines, served, strict=True):
+                line.append(cell)
+    target = f"{report.criterion.target_snr_db:g} dB"
     return Section(
-        f"SNR (dB) of the longest sum, k = {longest:,}, when partial sums are promoted (or chunked) every so often",
-        (),
-        ("promoted every\n(products)", *(f"{unit.unit.name}\nSNR dB" for unit in report.units)),
-        tuple(lines),
+        f"Promoting (or chunking) partial sums every so often: SNR of the longest sum, k = {longest:,}",
+        (
+            "Additions: what promoting adds outside the unit, in float32, as a share of its multiply-adds. MACs served: "
+            f"share of the multiply-adds that keep {target} where the GEMMs that need it promote so often.",
+        ),
+        tuple(columns),
+        tuple(tuple(line) for line in lines) if intervals else (),
     )
+
+
+def _served(report: Report, unit: UnitSummary, intervals: Sequence[int]) -> list[str]:
+    if not unit.shares:
+        return []
+    position = report.units.index(unit)
+    plain = sum(row.macs for row in report.rows if row.units[position].meets_target) / (report.total_macs or 1)
+    shares = {interval: share for (interval, _), share in zip(unit.intervals, unit.shares, strict=True)}
+    return [percent(plain), *(percent(shares[n]) if n in shares else "–" for n in intervals)]

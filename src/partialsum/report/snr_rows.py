@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import repeat
 from typing import Any
 
 from partialsum.accumulators import (
@@ -12,7 +13,6 @@ from partialsum.accumulators import (
     Accumulator,
     AlignedAccumulator,
     AnyAccumulator,
-    IntegerAccumulator,
     Rounding,
     parse_accumulator,
 )
@@ -190,12 +190,14 @@ class Unit:
 class UnitSummary:
     """A unit, what its operands themselves keep, and the SNR of the network's longest sum by promotion interval.
 
-    ``intervals`` is (interval, SNR in dB or None where no error can be told).
+    ``intervals`` is (interval, SNR in dB or None where no error can be told). ``shares``, for units that promote, has
+    for each interval the share of the MACs that keep the target where the GEMMs that need it promote so often.
     """
 
     unit: Unit
     longest: int
     intervals: tuple[tuple[int, float | None], ...]
+    shares: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary under the names of the JSON report."""
@@ -206,7 +208,10 @@ class UnitSummary:
             "source": None if preset is None else PRESETS[preset].source,
             "interval_means": self.unit.means,
             "longest_k": self.longest,
-            "intervals": [{"interval": interval, "snr_db": snr} for interval, snr in self.intervals],
+            "intervals": [
+                {"interval": interval, "snr_db": snr, "macs_share": share}
+                for (interval, snr), share in zip(self.intervals, self.shares or repeat(None), strict=False)
+            ],
         }
 
 
@@ -230,7 +235,7 @@ def parse_asked(
     given: Sequence[str | AnyAccumulator]
     if accumulator is None:
         given = ()
-    elif isinstance(accumulator, str | Accumulator | AlignedAccumulator | IntegerAccumulator):
+    elif isinstance(accumulator, str | AnyAccumulator):
         given = (accumulator,)
     else:
         given = accumulator

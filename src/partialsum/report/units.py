@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from partialsum.accumulators import Accumulator, AlignedAccumulator, AnyAccumulator
+from partialsum.accumulators import Accumulator, AlignedAccumulator, AnyAccumulator, parse_accumulator
 from partialsum.errors import InputError
-from partialsum.formats import FloatFormat, element_format, parse_format
+from partialsum.formats import FloatFormat, Format, element_format, parse_format
 from partialsum.report.laws import Kind, kind_of, law_of, rows_by_kind
 from partialsum.report.rows import Row
 from partialsum.report.snr_rows import Criterion, Unit, UnitSnr, UnitSummary, told_db
@@ -19,7 +19,7 @@ from partialsum.theory.predict import predict
 _OPERANDS = {"fp4": (2, 1), "fp8": (5, 3), "fp16": (5, 10), "bf16": (8, 7), "tf32": (8, 10)}
 """Exponent and mantissa bits that the units of chips take, by the end of their names."""
 _SHOWN = (128, 512, 2048, 8192)
-"""Promotion intervals whose SNR a report shows."""
+"""Promotion intervals whose SNR a report shows, beside the one that the target asks for."""
 
 
 def fit_unit(rows: Sequence[Row], unit: Unit, criterion: Criterion) -> tuple[list[UnitSnr], UnitSummary]:
@@ -32,21 +32,49 @@ def fit_unit(rows: Sequence[Row], unit: Unit, criterion: Criterion) -> tuple[lis
         fits[kind] = _Fit(unit, kind, criterion)
         found |= {(kind, k): answer for k, answer in fits[kind].all(sorted({row.k for row in own})).items()}
     longest = max(rows, key=lambda row: row.k)
-    shown = fits[kind_of(longest)].by_interval(longest.k)
-    return [found[kind_of(row), row.k] for row in rows], UnitSummary(unit, longest.k, shown)
+    answers = [found[kind_of(row), row.k] for row in rows]
+    asked = min((own.interval for own in answers if own.interval is not None), default=None)
+    shown = fits[kind_of(longest)].by_interval(longest.k, asked)
+    shares = tuple(_served(rows, answers, interval) for interval, _ in shown) if unit.means == "promotion" else ()
+    return answers, UnitSummary(unit, longest.k, shown, shares)
+
+
+def _served(rows: Sequence[Row], answers: Sequence[UnitSnr], interval: int) -> float:
+    """Return the share of the MACs that keep the target where those GEMMs promote that need it."""
+    macs = sum(
+        row.macs
+        for row, own in zip(rows, answers, strict=True)
+        if own.meets_target or (own.interval is not None and own.interval >= interval)
+    )
+    return macs / (sum(row.macs for row in rows) or 1)
+
+
+def takes_operands(preset: str, name: str) -> bool:
+    """Return whether the unit of a chip multiplies numbers of a format; True where its name does not say."""
+    ending = preset.rpartition("-")[2]
+    if ending not in _OPERANDS:
+        return True
+    exp_bits, man_bits = _OPERANDS[ending]
+    element = element_format(parse_format(name))
+    return isinstance(element, FloatFormat) and element.exp_bits <= exp_bits and element.man_bits <= man_bits
 
 
 def _check_operands(unit: Unit, name: str) -> None:
-    ending = (unit.preset or "").rpartition("-")[2]
-    if ending not in _OPERANDS:
+    if unit.preset is None or takes_operands(unit.preset, name):
         return
+    ending = unit.preset.rpartition("-")[2]
     exp_bits, man_bits = _OPERANDS[ending]
-    element = element_format(parse_format(name))
-    if not isinstance(element, FloatFormat) or element.exp_bits > exp_bits or element.man_bits > man_bits:
-        raise InputError(
-            f"{unit.preset} multiplies {ending.upper()} numbers and cannot take {name} operands; give inputs that fit "
-            f"into {exp_bits} exponent and {man_bits} mantissa bits"
-        )
+    raise InputError(
+        f"{unit.preset} multiplies {ending.upper()} numbers and cannot take {name} operands; give inputs that fit "
+        f"into {exp_bits} exponent and {man_bits} mantissa bits"
+    )
+
+
+def check_operands(name: str, formats: Sequence[Format]) -> None:
+    """Raise :class:`InputError` for formats that the unit of this name, if it is a chip's, cannot multiply."""
+    unit = Unit(name, parse_accumulator(name))
+    for fmt in formats:
+        _check_operands(unit, str(fmt))
 
 
 class _Fit:
@@ -72,11 +100,11 @@ class _Fit:
             answers[k] = UnitSnr(self._unit.name, told_db(snr), gain, lost, meets, interval, kept)
         return answers
 
-    def by_interval(self, k: int) -> tuple[tuple[int, float | None], ...]:
+    def by_interval(self, k: int, asked: int | None) -> tuple[tuple[int, float | None], ...]:
         """Return what a sum of ``k`` keeps with several intervals; nothing for a unit that cannot cut sums short."""
         return tuple(
             (interval, told_db(self._snr_db(k, interval)))
-            for interval in _SHOWN
+            for interval in sorted({*_SHOWN, *([] if asked is None else [asked])})
             if interval < k and interval in self._intervals(k)
         )
 

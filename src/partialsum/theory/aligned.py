@@ -11,9 +11,7 @@ from partialsum.accumulators import AlignedAccumulator, Rounding
 from partialsum.theory.grids import Rounder
 from partialsum.theory.groups import LOW_NUMBERS, AlignedProducts, group_sum, lattice
 from partialsum.theory.products import ProductLaw
-from partialsum.theory.transitions import Case
-
-_RARE = 1e-10
+from partialsum.theory.transitions import Case, likely_cases
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +49,7 @@ class AlignedAdder:
     def cases(self, exponent: int | None) -> Sequence[Case]:
         """Return the cases for running sums of this exponent (None: zero, which takes no part)."""
         if exponent not in self._cases:
-            self._cases[exponent] = [case for case in self._all_cases(exponent) if case.probability > _RARE]
+            self._cases[exponent] = likely_cases(self._all_cases(exponent))
         return self._cases[exponent]
 
     def _all_cases(self, exponent: int | None) -> Sequence[Case]:

@@ -14,12 +14,12 @@ from partialsum.accumulators import AlignedAccumulator, Rounding
 from partialsum.theory.grids import Rounder
 from partialsum.theory.groups import LOW_NUMBERS, AlignedProducts, cut, group_sum, lattice
 from partialsum.theory.products import ProductLaw
-from partialsum.theory.transitions import Case
+from partialsum.theory.transitions import Case, likely_cases
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-_RARE, _NEVER = 1e-10, 1e-9
+_NEVER = 1e-9
 _MANY_LOW_NUMBERS = 2.0**13
 
 
@@ -60,7 +60,7 @@ class JoiningAdder:
         """Return the cases for running sums of this exponent (None: zero, which takes part as a subnormal)."""
         start = self._lowest if exponent is None else max(exponent, self._lowest)
         if start not in self._cases:
-            self._cases[start] = [case for case in self._all_cases(start) if case.probability > _RARE]
+            self._cases[start] = likely_cases(self._all_cases(start))
         return self._cases[start]
 
     def _all_cases(self, exponent: int) -> Sequence[Case]:

@@ -18,6 +18,7 @@ from partialsum.accumulators import (
     Accumulator,
     AlignedAccumulator,
     AnyAccumulator,
+    DotAccumulator,
     IntegerAccumulator,
     Rounding,
     parse_accumulator,
@@ -163,7 +164,7 @@ class _Run:
         if isinstance(acc, Accumulator) and acc.rounding is Rounding.STOCHASTIC:
             fresh = np.random.SeedSequence([self.seed, acc.seed, number, start]).generate_state(1, np.uint64)[0]
             acc = replace(acc, seed=int(fresh))
-        inputs = tuple(self.formats) if isinstance(acc, AlignedAccumulator) else None
+        inputs = tuple(self.formats) if isinstance(acc, AlignedAccumulator | DotAccumulator) else None
         start_values = None if isinstance(acc, IntegerAccumulator) else state
         return gemm(np.ascontiguousarray(a), np.ascontiguousarray(b), acc, inputs=inputs, c=start_values)  # type: ignore[arg-type]
 
@@ -184,11 +185,11 @@ class _Run:
 _COLUMNS = ("finite", "wrong", "s", "h", "e", "ss", "hh", "sh", "ee")
 
 
-def _unit(acc: Accumulator | AlignedAccumulator) -> int:
+def _unit(acc: Accumulator | AlignedAccumulator | DotAccumulator) -> int:
     """Return the products after which a sum can be continued from its value alone."""
     if isinstance(acc, Accumulator):
         return acc.chunk or 1
-    return acc.promote_every or acc.group
+    return acc.group if isinstance(acc, DotAccumulator) else acc.promote_every or acc.group
 
 
 def _wide(x: Floats) -> Array:

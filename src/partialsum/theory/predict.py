@@ -12,6 +12,7 @@ from partialsum.accumulators import AnyAccumulator, parse_accumulator
 from partialsum.errors import InputError
 from partialsum.formats import Format
 from partialsum.theory.evolution import Moments
+from partialsum.theory.piecewise import PiecewiseLaw
 from partialsum.theory.products import Operand, ProductLaw, parse_product, product_law
 from partialsum.theory.sums import sum_moments
 
@@ -48,20 +49,23 @@ class Prediction:
 def predict(
     k: ArrayLike,
     accumulator: str | AnyAccumulator,
-    product: Product = "e5m2",
+    product: Product | PiecewiseLaw = "e5m2",
     *,
     density: float = 1.0,
     mean: float = 0.0,
     kappa: float = 1.0,
 ) -> Prediction:
-    """Predict what sums of ``k`` independent products keep in ``accumulator``, whatever it rounds like.
+    """Predict what sums of ``k`` products keep in ``accumulator``, whatever it rounds like.
 
     Args:
         k: accumulation length, 1 to 10^15; an array gives arrays. One evolution serves all lengths.
         accumulator: a record or a name such as ``"e6m9,toward_zero,chunk=64"`` or ``"h100-fp8"``.
         product: what is summed. A format means the product of two independent standard normals quantised to it,
             ``"relu:e4m3fn*e5m2"`` and the like name others (:func:`partialsum.theory.products.parse_product`), or a
-            :class:`~partialsum.theory.products.ProductLaw`, for example a measured histogram.
+            :class:`~partialsum.theory.products.ProductLaw`, for example a measured histogram; all of these mean
+            independent products. A :class:`~partialsum.theory.piecewise.PiecewiseLaw` knows how products change along
+            real sums: the prediction (a :class:`~partialsum.theory.montecarlo.Simulation`) is then of its sums' first
+            ``k`` products, and ``density``, ``mean`` and ``kappa`` are its own.
         density: share of products that are not zero.
         mean: mean of a (non-zero) product in its standard deviations, made by shifting both normal operands.
         kappa: how much less than independent products the exact sums vary, Var(exact) / (k·Var(product)). The noise
@@ -73,6 +77,12 @@ def predict(
     acc, lengths = parse_accumulator(accumulator), check_lengths(k)
     if not (math.isfinite(kappa) and kappa > 0):
         raise InputError(f"kappa must be positive, got {kappa}")
+    if isinstance(product, PiecewiseLaw):
+        if (density, mean, kappa) != (1.0, 0.0, 1.0):
+            raise InputError("density, mean and kappa are a piecewise law's own and cannot be given beside it")
+        from partialsum.theory.drawing import drawn_predictions
+
+        return drawn_predictions(lengths, [acc], product)[0]
     law = resolve_product(product, density, mean)
     moments = sum_moments(acc, law, lengths.astype(np.float64).ravel())
     return _prediction(lengths, acc, law, moments, kappa)
@@ -82,7 +92,7 @@ def check_lengths(k: ArrayLike) -> NDArray[np.int64]:
     """Return accumulation lengths as an array of integers; raises :class:`InputError` for anything else."""
     lengths = np.asarray(k)
     if lengths.dtype.kind not in "iu" or lengths.size == 0 or lengths.min() < 1 or lengths.max() > MAX_LENGTH:
-        raise InputError(f"k must be whole numbers from 1 to 10**15, got {k!r}")
+        raise InputError(f"k must be whole numbers from 1 to 10**15, got {lengths.tolist()!r}")
     return lengths
 
 

@@ -18,6 +18,7 @@ from partialsum.accumulators import (
     Accumulator,
     AlignedAccumulator,
     AnyAccumulator,
+    DotAccumulator,
     IntegerAccumulator,
     IntegerOverflow,
 )
@@ -26,10 +27,12 @@ from partialsum.formats import FloatFormat
 from partialsum.theory.aligned import AlignedAdder
 from partialsum.theory.evolution import Adder, Chain, FloatAdder, Moments, State
 from partialsum.theory.grids import Rounder, product_rounder, quantum_of, register_rounder
+from partialsum.theory.groups import AlignedProducts, group_sum, lattice
 from partialsum.theory.integers import exact_moments, saturating_rounders, unlimited, wrapped_moments
 from partialsum.theory.joined import JoiningAdder
 from partialsum.theory.lowbits import LEVELS
-from partialsum.theory.products import ProductLaw, few_values
+from partialsum.theory.products import ProductLaw, few_values, operand_law
+from partialsum.theory.spreading import spread
 
 Array = NDArray[np.float64]
 
@@ -46,6 +49,8 @@ def sum_moments(acc: AnyAccumulator, law: ProductLaw, k: Array) -> Moments:
         return _float_moments(acc, law, k)
     if isinstance(acc, AlignedAccumulator):
         return _aligned_moments(acc, law, k)
+    if isinstance(acc, DotAccumulator):
+        return _dot_moments(acc, law, k)
     return _integer_moments(acc, law, k)
 
 
@@ -97,6 +102,49 @@ def _group_moments(acc: AlignedAccumulator, law: ProductLaw, k: Array) -> Moment
     if full.any():
         columns[:, full] = np.stack(list(_unit_chain(acc, law, acc.group).at(k[full] / acc.group)))
     return Moments(k, *columns[1:])
+
+
+def _dot_moments(acc: DotAccumulator, law: ProductLaw, k: Array) -> Moments:
+    """Return the moments of a unit that does not align: sums of exact groups, or nested chunks of two, in float32."""
+    if not acc.subnormals:
+        law = replace(law, error_power=law.error_power + law.power * _flushed(law))
+    register = Accumulator(_TOTAL, subnormals=acc.subnormals)
+    if acc.exact:
+        columns = np.empty((len(fields(Moments)), k.size))
+        for size in {int(min(n, acc.group)) for n in k}:
+            own = np.minimum(k, acc.group).astype(int) == size
+            group = _exact_sum(law, size)
+            found = _float_chain(register_rounder(register), group).at(k[own] / size)
+            ratio = size * law.variance / group.variance  # the few values that stand for the sum keep its mean only
+            powers = {name: getattr(found, name) * ratio for name in ("variance", "covariance", "noise")}
+            columns[:, own] = np.stack(list(replace(found, **powers)))
+        return Moments(k, *columns[1:])
+    levels = tuple(2**level for level in range(1, acc.group.bit_length()))
+    nested = [nested_moments(register, law, float(n), levels) for n in k]
+    return Moments(*(np.concatenate(column) for column in zip(*nested, strict=True)))
+
+
+def _exact_sum(law: ProductLaw, count: int) -> ProductLaw:
+    """Return the law of the sum of ``count`` products, low bits spread over the products' own."""
+    if count == 1:
+        return law
+    quantum = lattice(law.values)
+    parts = [(1.0, AlignedProducts.of(law))]
+    group = group_sum(parts, count, quantum, law.error_power, law.name, math.inf)[1]
+    values, weights = spread(group.values, group.weights, quantum)
+    return ProductLaw(values, weights, f"{count} · ({law.name})", error_power=count * law.error_power)
+
+
+def _flushed(law: ProductLaw) -> float:
+    """Return the share of the products' power that is lost with subnormal operands."""
+    share = 0.0
+    for operand in law.operands or ():
+        if isinstance(operand.format, FloatFormat):
+            x, weights = operand_law(operand)
+            share += float(
+                weights @ np.where(np.abs(x) < operand.format.smallest_normal, x**2, 0.0) / (weights @ x**2)
+            )
+    return share
 
 
 def _integer_moments(acc: IntegerAccumulator, law: ProductLaw, k: Array) -> Moments:

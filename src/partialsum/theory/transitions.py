@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -80,6 +80,16 @@ class Case:
             return None
         steps = x / self.unit
         return np.asarray((np.floor(steps) if self.alignment is Rounding.DOWN else np.trunc(steps)) * self.unit)
+
+
+_RARE = 1e-10
+
+
+def likely_cases(cases: Sequence[Case]) -> list[Case]:
+    """Return the cases worth following; what is left out is shared among them, or it would look like overflow."""
+    kept = [case for case in cases if case.probability > _RARE]
+    total = sum(case.probability for case in kept)
+    return [replace(case, probability=case.probability / total) for case in kept]
 
 
 class Addend(Protocol):
