@@ -70,30 +70,36 @@ class Start:
 
     @cached_property
     def single(self) -> tuple[Array, Array, Array]:
-        """The products that are not zero: values, probabilities and mean errors."""
-        some = self.law.values != 0
-        weights = self.law.weights[some]
-        return self.law.values[some], weights / weights.sum(), self.law.error[some]
+        """Sums of one product that is not zero: values, probabilities and mean errors."""
+        values, mass, error, _ = self._added(np.zeros(1), np.ones(1), np.zeros(1))
+        return values, mass, error / np.where(mass > 0, mass, 1.0)
 
     @cached_property
     def pairs(self) -> Pairs:
         """The law of two products."""
-        values, weights, errors = self.single
-        brought = self.law.error_power / self.law.density
-        exact = values[:, None] + values
-        mean = np.add.outer(errors, errors)
-        columns, noise = [], brought + 2 * float(weights @ errors) ** 2
+        brought = self._added(np.zeros(1), np.ones(1), np.zeros(1))[3]
+        values, mass, error, noise = self._added(*self.single)
+        return Pairs(values, mass, error, noise, brought)
+
+    def _added(self, numbers: Array, shares: Array, errors: Array) -> tuple[Array, Array, Array, float]:
+        """Add a product that is not zero: values, masses, E[ε; value], and what that adds to E[ε²]."""
+        some = self.law.values != 0
+        values, brought = self.law.values[some], self.law.error[some]
+        weights = self.law.weights[some] / self.law.weights[some].sum()
+        exact, mean = numbers[:, None] + values, np.add.outer(errors, brought)
+        columns = []
+        noise = self.law.error_power / self.law.density + 2 * float(shares @ errors) * float(weights @ brought)
         for y, probability in self.rounder.outcomes(exact):
             kept = np.isfinite(y)
-            mass = np.multiply.outer(weights, weights) * probability * kept
+            mass = np.multiply.outer(shares, weights) * probability * kept
             delta = np.where(kept, y, exact) - exact
             noise += float((mass * delta * (delta + 2 * mean)).sum())
-            some = mass > 0
-            columns.append((y[some], mass[some], (mass * (delta + mean))[some]))
+            here = mass > 0
+            columns.append((y[here], mass[here], (mass * (delta + mean))[here]))
         y, mass, error = (np.concatenate(column) for column in zip(*columns, strict=True))
         unique, place = np.unique(y, return_inverse=True)
         together, erring = (np.bincount(place, part).astype(np.float64) for part in (mass, error))
-        return Pairs(unique, together, erring, noise, brought)
+        return unique, together, erring, noise
 
     def after(self, count: int) -> tuple[Start | None, Entering]:
         """Return what is left after ``count`` additions (None: nothing), and what has entered the chain.
