@@ -178,8 +178,8 @@ def _inverse(
     odd = 1.0 - low[0]
     if grain <= quantum or half == 0 or odd <= 1e-12:
         return values, weights, error
-    spread = np.abs(place[keep]) * offsets + np.arange(1, offsets + 1)[:, None]
-    offset = (1.0 + np.searchsorted(np.cumsum(folded) / folded.sum(), (_GOLDEN * spread) % 1.0)) * quantum
+    even = (np.arange(offsets)[:, None] + (_GOLDEN * (np.abs(place[keep]) + 1)) % 1.0) / offsets
+    offset = (1.0 + np.searchsorted(np.cumsum(folded) / folded.sum(), even)) * quantum
     among = np.concatenate([values[None], values - offset, values + offset])
     side = np.broadcast_to(odd / (2 * offsets) * weights, offset.shape)
     shares = np.concatenate([low[0] * weights[None], side, side])

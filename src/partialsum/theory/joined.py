@@ -70,7 +70,7 @@ class JoiningAdder:
         if below:
             unit = 2.0 ** (exponent - self.acc.join_bits)
             fine = max(self._lattice, self._unit(below[0]), unit / 2)
-            probability, law = self._sum(below, fine, _MANY_LOW_NUMBERS, offsets=2)
+            probability, law = self._sum(below, fine, _MANY_LOW_NUMBERS, offsets=4)
             shift = cut(law.values, unit, Rounding.DOWN) - law.values
             power = law.error_power + float(law.weights @ (2 * law.error * shift + shift**2))
             cut_law = ProductLaw(law.values + shift, law.weights, law.name, law.error + shift, power)
