@@ -158,6 +158,8 @@ LAW = ps.PiecewiseLaw.from_products(np.ones((2, 100)))
         (lambda: ps.predict(64, "int32", LAW), "accumulator must be floating-point or a matrix unit"),
         (lambda: ps.predict(64, "e8m4", LAW, kappa=0.5), "density, mean and kappa are a piecewise law's own"),
         (lambda: ps.predict(64, "e8m4", LAW, density=0.5), "density, mean and kappa are a piecewise law's own"),
+        (lambda: ps.simulate(64, "e8m4", LAW), "product must be one law for all products here"),
+        (lambda: ps.optimal_chunk(64, "e8m4", LAW), "a piecewise law is for predict, its .law for this"),
         (lambda: ps.PiecewiseLaw.from_products(np.ones(3)), "products must be finite numbers"),
         (lambda: ps.PiecewiseLaw.from_products(np.full((1, 2), np.inf)), "products must be finite numbers"),
         (
