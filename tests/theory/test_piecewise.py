@@ -139,6 +139,11 @@ def test_the_same_arguments_predict_the_same() -> None:
         assert ps.predict(law.k, accumulator, again) == ps.predict(law.k, accumulator, law)
 
 
+def test_sums_without_an_error_keep_everything() -> None:
+    found = ps.predict(64, "e8m23", ps.PiecewiseLaw.from_products(np.outer(2.0 ** np.arange(6), np.ones(64))))
+    assert (found.snr_db, found.vrr, found.bias) == (np.inf, pytest.approx(1), 0)
+
+
 def test_zeros_alone_have_nothing_to_lose() -> None:
     found = ps.predict(64, "e8m4", ps.PiecewiseLaw.from_products(np.zeros((8, 64))))
     assert found.std == 0
