@@ -11,6 +11,7 @@ struct FloatingSums {
     static_assert(!(chunked && sliced), "a slice is one chunk");
     using Sum = typename Step::Vector;
     static constexpr int words = !Step::random ? 0 : Step::rounds_product ? 2 : 1;
+    static constexpr bool exponents = false;
     static constexpr int rows = Shape::rows, columns = Shape::columns;
     static_assert(!Step::Lanes::random_at_top, "words come as integers");
 

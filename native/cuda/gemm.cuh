@@ -4,6 +4,7 @@
 
 #include "operands.cuh"
 #include "partialsum/random.hpp"
+#include "partialsum/unit_step.hpp"
 
 namespace partialsum {
 
@@ -54,8 +55,9 @@ __device__ void load_neighbours(Element (&to)[count], const Element* from) {
 }
 
 // One side of the tile: `lines` lines by tile_k steps, in registers on the way from memory, then shared. `words` is how
-// many random words go with an element: none, one for the sum, or another for the product.
-template <class Shape, int lines, int words, bool has_patches>
+// many random words go with an element: none, one for the sum, or another for the product; `exponents`: whether the
+// exponent goes with it that a matrix unit aligns it by.
+template <class Shape, int lines, int words, bool exponents, bool has_patches>
 struct Side {
     static constexpr int tile_k = Shape::tile_k, threads = Shape::threads;
     static constexpr int per_thread = lines * tile_k / threads;
@@ -69,6 +71,7 @@ struct Side {
         alignas(16) float value[tile_k][padded];
         alignas(16) uint32_t word[words > 0 ? words : 1][words > 0 ? tile_k : 1][padded];
         uint32_t start[words > 0 ? words : 1][words > 0 ? lines : 1];  // what the words of a line share
+        alignas(16) int32_t exponent[exponents ? tile_k : 1][padded];
         DevicePlace step[has_patches ? tile_k : 1];
     };
 
@@ -78,6 +81,7 @@ struct Side {
     int32_t line, step; // of the thread's first element
     int32_t lines_left; // lines from the first element's on
     bool along_k;       // a thread's elements are of one step and many lines, else of one line and many steps
+    int32_t min_exponent = 0;
     WordSource word[words > 0 ? words : 1];
     Shared& shared;
     float next[per_thread];
@@ -141,6 +145,11 @@ struct Side {
         const int apart = along_k ? lines_apart : steps_apart * padded;
         #pragma unroll
         for (int i = 0; i < per_thread; ++i) to[i * apart] = next[i];
+        if constexpr (exponents) {
+            int32_t* at = &shared.exponent[step][line];
+            #pragma unroll
+            for (int i = 0; i < per_thread; ++i) at[i * apart] = operand_exponent(next[i], min_exponent);
+        }
         #pragma unroll
         for (int i = 0; i < (words > 0 ? per_thread : 0); ++i) {
             const int l = along_k ? line + i * lines_apart : line, s = along_k ? step : step + i * steps_apart;
@@ -230,8 +239,8 @@ struct Own {
 // many of tile_k are shared at a time. `records` are what Sums is made from, beside the problem.
 template <class Sums, class Shape, bool has_patches>
 struct Gemm {
-    using Rows = Side<Shape, Shape::tile_rows, Sums::words, has_patches>;
-    using Columns = Side<Shape, Shape::tile_columns, Sums::words, has_patches>;
+    using Rows = Side<Shape, Shape::tile_rows, Sums::words, Sums::exponents, has_patches>;
+    using Columns = Side<Shape, Shape::tile_columns, Sums::words, Sums::exponents, has_patches>;
 
     struct Shared {
         typename Rows::Shared a;
@@ -255,6 +264,10 @@ struct Gemm {
             const int32_t raised = Sums::raised(p.rule.product);
             rows.word[1] = words_of(p.rule, Stream::product_row, p.rule.product, own.batch, raised);
             columns.word[1] = words_of(p.rule, Stream::product_column, p.rule.product, own.batch, raised);
+        }
+        if constexpr (Sums::exponents) {
+            rows.min_exponent = sums.unit.a_min_exponent;
+            columns.min_exponent = sums.unit.b_min_exponent;
         }
         rows.start_words(own.first_row);
         columns.start_words(own.first_column);

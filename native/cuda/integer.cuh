@@ -84,6 +84,7 @@ template <class Arithmetic, class Shape>
 struct IntegerSums {
     using Register = typename Arithmetic::Register;
     static constexpr int words = 0;
+    static constexpr bool exponents = false;
     static constexpr int rows = Shape::rows, columns = Shape::columns;
 
     const DeviceProblem& p;

@@ -11,6 +11,7 @@ namespace partialsum {
 template <class Shape>
 struct GroupSums {
     static constexpr int words = 0;
+    static constexpr bool exponents = false;
     static constexpr int rows = Shape::rows, columns = Shape::columns;
 
     const DeviceProblem& p;
@@ -64,9 +65,12 @@ private:
     }
 };
 
-// Step::add(unit, a, a_step, b, b_step, count, sum) adds a group of `count` products to each of a thread's sums.
+// Step::add(unit, a, a_step, b, b_step, count, sum) adds a group of `count` products to each of a thread's sums; one that
+// wants exponents takes theirs behind a and b.
 template <class Step, class Shape>
 struct UnitSums : GroupSums<Shape> {
+    static constexpr bool exponents = Step::exponents;
+
     __device__ UnitSums(const DeviceProblem& p, const Own<Shape>& own, const DeviceUnit& unit) : GroupSums<Shape>(p, unit) {
         own.each(p.c, [&](float c, int i, int j) { this->start(c, i, j); });
     }
@@ -74,8 +78,13 @@ struct UnitSums : GroupSums<Shape> {
     template <class A, class B>
     __device__ void add(const A& a, const B& b, int64_t first, int steps) {
         this->each_group(first, steps, [&](int at, int count) {
-            Step::add(this->unit, &a.value[at][Own<Shape>::row()], A::padded_lines, &b.value[at][Own<Shape>::column()],
-                      B::padded_lines, count, this->sum);
+            const float *left = &a.value[at][Own<Shape>::row()], *right = &b.value[at][Own<Shape>::column()];
+            if constexpr (exponents) {
+                const int32_t *a_exponent = &a.exponent[at][Own<Shape>::row()], *b_exponent = &b.exponent[at][Own<Shape>::column()];
+                Step::add(this->unit, left, a_exponent, A::padded_lines, right, b_exponent, B::padded_lines, count, this->sum);
+            } else {
+                Step::add(this->unit, left, A::padded_lines, right, B::padded_lines, count, this->sum);
+            }
         });
     }
 
@@ -86,6 +95,8 @@ struct UnitSums : GroupSums<Shape> {
 
 // Any data, in double. `a` and `b` point at a thread's first row and column, each step `a_step` and `b_step` on.
 struct AnyUnitStep {
+    static constexpr bool exponents = false;
+
     template <int rows, int columns>
     __device__ static void add(const DeviceUnit& unit, const float* a, int a_step, const float* b, int b_step, int count,
                                float (&sum)[rows][columns]) {
@@ -159,18 +170,22 @@ struct AnyUnitStep {
 // those is the unit itself.
 template <bool joins>
 struct FastUnitStep {
+    static constexpr bool exponents = true;
+
     template <int rows, int columns>
-    __device__ static void add(const DeviceUnit& unit, const float* a, int a_step, const float* b, int b_step, int count,
-                               float (&sum)[rows][columns]) {
+    __device__ static void add(const DeviceUnit& unit, const float* a, const int32_t* a_exponent, int a_step, const float* b,
+                               const int32_t* b_exponent, int b_step, int count, float (&sum)[rows][columns]) {
         int32_t top[rows][columns], steps[rows][columns];
         if constexpr (joins) {
-            align<true>(unit, a, a_step, b, b_step, count, sum, 0, unit.interleave, top, steps);
+            align<true>(unit, a, a_exponent, a_step, b, b_exponent, b_step, count, sum, 0, unit.interleave, top, steps);
             UnitPart even[rows][columns];
             #pragma unroll
             for (int e = 0; e < rows * columns; ++e) {
                 even[e / columns][e % columns] = {static_cast<double>(steps[e / columns][e % columns]), top[e / columns][e % columns]};
             }
-            if (unit.interleave == 2) align<true>(unit, a, a_step, b, b_step, count, sum, 1, 2, top, steps);
+            if (unit.interleave == 2) {
+                align<true>(unit, a, a_exponent, a_step, b, b_exponent, b_step, count, sum, 1, 2, top, steps);
+            }
             #pragma unroll
             for (int i = 0; i < rows; ++i) {
                 #pragma unroll
@@ -180,7 +195,7 @@ struct FastUnitStep {
                 }
             }
         } else {
-            if (!align<false>(unit, a, a_step, b, b_step, count, sum, 0, 1, top, steps)) {
+            if (!align<false>(unit, a, a_exponent, a_step, b, b_exponent, b_step, count, sum, 0, 1, top, steps)) {
                 return AnyUnitStep::add(unit, a, a_step, b, b_step, count, sum);
             }
             const uint32_t kept = ~0u << (23 - unit.result_man_bits);
@@ -201,9 +216,9 @@ private:
 
     // Largest exponents, and sums of cut products in units of 2**(top - fraction_bits). False: 32 bits may not hold one.
     template <bool alone, int rows, int columns>
-    __device__ static bool align(const DeviceUnit& unit, const float* a, int a_step, const float* b, int b_step, int count,
-                                 const float (&sum)[rows][columns], int first, int stride, int32_t (&top)[rows][columns],
-                                 int32_t (&steps)[rows][columns]) {
+    __device__ static bool align(const DeviceUnit& unit, const float* a, const int32_t* a_exponent, int a_step, const float* b,
+                                 const int32_t* b_exponent, int b_step, int count, const float (&sum)[rows][columns], int first,
+                                 int stride, int32_t (&top)[rows][columns], int32_t (&steps)[rows][columns]) {
         #pragma unroll
         for (int e = 0; e < rows * columns; ++e) {
             const auto field = static_cast<int32_t>(same_bits<uint32_t>(sum[e / columns][e % columns]) >> 23 & 0xFFu);
@@ -212,10 +227,8 @@ private:
         #pragma unroll 4
         for (int at = first; at < count; at += stride) {
             int32_t left[rows], right[columns];
-            #pragma unroll
-            for (int i = 0; i < rows; ++i) left[i] = operand_exponent(a[at * a_step + i], unit.a_min_exponent);
-            #pragma unroll
-            for (int j = 0; j < columns; ++j) right[j] = operand_exponent(b[at * b_step + j], unit.b_min_exponent);
+            load_neighbours(left, &a_exponent[at * a_step]);
+            load_neighbours(right, &b_exponent[at * b_step]);
             #pragma unroll
             for (int e = 0; e < rows * columns; ++e) {
                 int32_t& most = top[e / columns][e % columns];
@@ -235,7 +248,11 @@ private:
         #pragma unroll 1
         while (true) {
             const int until = count - done < more ? count : done + more;
-            add_products<alone>(unit, a, a_step, b, b_step, done, until, stride, scale, steps);
+            if (alone && unit.cuts_down != 0) {
+                add_products<alone>(a, a_step, b, b_step, done, until, stride, scale, steps);
+            } else {
+                add_products<false>(a, a_step, b, b_step, done, until, stride, scale, steps);
+            }
             done = until;
             if (done >= count) return true;
             uint32_t full = 0;  // whether every |sum| < 2**30
@@ -250,23 +267,19 @@ private:
     }
 
     // Products that meet the running sum at once are cut toward zero: see fits_fast_unit.
-    template <bool may_cut_down, int rows, int columns>
-    __device__ static void add_products(const DeviceUnit& unit, const float* a, int a_step, const float* b, int b_step, int first,
-                                        int until, int stride, const float (&scale)[rows][columns], int32_t (&steps)[rows][columns]) {
-        const bool down = may_cut_down && unit.cuts_down != 0;
+    template <bool down, int rows, int columns>
+    __device__ static void add_products(const float* a, int a_step, const float* b, int b_step, int first, int until, int stride,
+                                        const float (&scale)[rows][columns], int32_t (&steps)[rows][columns]) {
         #pragma unroll 4
         for (int at = first; at < until; at += stride) {
             float left[rows], right[columns];
-            #pragma unroll
-            for (int i = 0; i < rows; ++i) left[i] = a[at * a_step + i];
-            #pragma unroll
-            for (int j = 0; j < columns; ++j) right[j] = b[at * b_step + j];
+            load_neighbours(left, &a[at * a_step]);
+            load_neighbours(right, &b[at * b_step]);
             #pragma unroll
             for (int e = 0; e < rows * columns; ++e) {
                 const int i = e / columns, j = e % columns;
                 const float scaled = left[i] * right[j] * scale[i][j];
-                const auto cut = static_cast<int32_t>(scaled);
-                steps[i][j] += down && static_cast<float>(cut) > scaled ? cut - 1 : cut;
+                steps[i][j] += down ? __float2int_rd(scaled) : static_cast<int32_t>(scaled);
             }
         }
     }

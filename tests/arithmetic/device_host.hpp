@@ -223,6 +223,7 @@ PARTIALSUM_HOST_MODE(rd, FE_DOWNWARD)
 PARTIALSUM_HOST_MODE(ru, FE_UPWARD)
 #undef PARTIALSUM_HOST_MODE
 
+inline int __float2int_rd(float x) { return static_cast<int>(std::floor(x)); }
 inline float __int2float_rz(int x) {
     volatile int a = x;
     return partialsum_host::rounded<float>(FE_TOWARDZERO, [&] { volatile float r = static_cast<float>(a); return float(r); });

@@ -196,6 +196,13 @@ def test_the_compiler_is_found_along_the_path(tmp_path: Path, monkeypatch: pytes
     assert cuda_compiler._find_library()
 
 
+def test_the_compilers_builtins_are_loaded_beside_it() -> None:
+    tools.require_tool("cuda.bindings")
+    cuda_compiler.nvrtc()
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8")
+    assert re.search(r"/libnvrtc-builtins\.so", maps)
+
+
 def test_machine_code_is_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tools.require_tool("cuda.bindings")
     monkeypatch.setenv("PARTIALSUM_CACHE", str(tmp_path / "kernels"))

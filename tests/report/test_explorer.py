@@ -10,6 +10,7 @@ import math
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from html import unescape
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def read(codes: Codes, k: float) -> tuple[float, float, float]:
 CURVES = st.sampled_from([curve for group in GRID.groups() for curve in group])
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of the tables, which a fixture holds
 @settings(max_examples=25, deadline=None)
 @given(curve=CURVES, x=st.floats(6, 24))
 def test_between_the_knots_tables_are_within_the_error_that_the_page_states(
@@ -268,6 +270,14 @@ def test_the_command_writes_the_page_and_tells_what_is_in_it(
     assert [unit["unit"] for unit in answer["units"]] == ["h100-fp8", "lba12-2024"]
     assert answer["networks"] == [{"network": "net", "gemms": 1}]
     assert f"partialsum explorer {table} --output {path} --json" in unescape(path.read_text(encoding="utf-8"))
+
+
+def test_a_process_that_was_ended_is_told_in_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(*_: object, **__: object) -> None:
+        raise BrokenProcessPool
+
+    monkeypatch.setattr("partialsum.report.explorer.page.explore", ended)
+    run("explorer", "--jobs", "3").assert_refused("one of 3 processes was ended from outside")
 
 
 @pytest.mark.parametrize(

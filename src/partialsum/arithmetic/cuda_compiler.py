@@ -9,9 +9,11 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +39,7 @@ def nvrtc() -> Any:
             bindings.nvrtcVersion()
     except (ImportError, RuntimeError) as error:
         raise InputError(f"kernels for CUDA tensors need NVRTC: {_HINT} ({error})") from None
+    _load_builtins()
     return bindings
 
 
@@ -44,12 +47,20 @@ def _find_library() -> bool:
     """Load NVRTC from wherever modules are found; the bindings look in site folders alone, not along ``sys.path``."""
     for folder in sys.path:
         for path in sorted(Path(folder, "nvidia").glob("*/lib/libnvrtc.so.*")):
-            try:
+            with suppress(OSError):
                 ctypes.CDLL(str(path))
-            except OSError:
-                continue
-            return True
+                return True
     return False
+
+
+@cache
+def _load_builtins() -> None:
+    """Load the library that NVRTC asks for by name alone; before 13.5 it does not know that it lies beside itself."""
+    loaded = re.findall(r"(/\S.*)/libnvrtc\.so", Path("/proc/self/maps").read_text(encoding="utf-8"))
+    for folder in set(loaded):
+        for path in Path(folder).glob("libnvrtc-builtins.so.*"):
+            with suppress(OSError):
+                ctypes.CDLL(str(path))
 
 
 def compile_kernels(sources: Sequence[str], architecture: str) -> list[bytes]:

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -80,8 +81,14 @@ def _explore(
 
     grid = Grid() if inputs is None else Grid(inputs=tuple(inputs))
     workers = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    with local_pool(workers, 1) as pool, _progress() as told:  # a pool without work starts no process
-        return explore(networks or ["resnet18"], grid=grid, batch=batch, seq=seq, executor=pool, told=told)
+    try:
+        with local_pool(workers, 1) as pool, _progress() as told:  # a pool without work starts no process
+            return explore(networks or ["resnet18"], grid=grid, batch=batch, seq=seq, executor=pool, told=told)
+    except BrokenProcessPool:
+        raise InputError(
+            f"one of {workers} processes was ended from outside, for want of memory perhaps; what they had computed "
+            f"is kept, so try again with fewer --jobs"
+        ) from None
 
 
 @contextmanager

@@ -19,11 +19,13 @@ from scipy.interpolate import PchipInterpolator
 from scipy.linalg import lapack
 
 from partialsum.theory.additions import condensed
+from partialsum.theory.carried import CarriedBits
 from partialsum.theory.grids import Rounder
 from partialsum.theory.nodes import Nodes, make_nodes
 from partialsum.theory.placing import transferred
 from partialsum.theory.products import ProductLaw
 from partialsum.theory.standins import reach
+from partialsum.theory.start import NOTHING, Start
 from partialsum.theory.transitions import Addend, Case, Transitions, banded_matrix, build_transitions
 
 Array = NDArray[np.float64]
@@ -70,7 +72,11 @@ class Moments:
 
 _EXPLICIT = 32
 """Additions made one by one before several are made at once."""
+_CARRIED, _EVERY = 65, 16
+"""Products that are not zero up to which low bits are carried along with the sum, and up to which by every addition."""
 _LEAPS_PER_OCTAVE = 8
+_RARE = 1e-3
+"""Probability of less than two products below which additions are made half a product at a time, not an eighth."""
 _STANDARD_DEVIATIONS = 9.0
 """Half the width of the window that carries the law, beyond what it may still grow."""
 _EDGE_MASS = 1e-11
@@ -120,13 +126,17 @@ class FloatAdder:
 
 @dataclass(frozen=True)
 class State:
-    """A law on ``nodes``: masses ``rho``, mean errors ``m`` = E[ε; x], and E[ε²]; ``still`` is left at the exact zero."""
+    """A law on ``nodes``: masses ``rho``, mean errors ``m`` = E[ε; x], and E[ε²].
+
+    ``still`` is left at the exact zero; ``alone`` are values, masses and mean errors of sums that are one product yet.
+    """
 
     nodes: Nodes
     rho: Array
     m: Array
     still: float
     noise: float
+    alone: tuple[Array, Array, Array] | None = None
 
 
 Factors = tuple[NDArray[np.complex128], NDArray[np.int32]]
@@ -136,6 +146,9 @@ class Chain:
     """A running evolution of one adder."""
 
     _step: Transitions
+    _rho: Array
+    _m: Array
+    _entering: tuple[Array, Array]
     _may_widen: bool
     _grid_spread: float
     _errors_at: float
@@ -150,6 +163,9 @@ class Chain:
         self._mirrored = adder.symmetric
         self._factors: dict[int, tuple[Factors, Factors, complex, complex]] = {}
         self._noise, self._spread = 0.0, self._unit
+        self._start = Start.of(adder.law, adder.rounder) if adder.uniform else None
+        self._carried: CarriedBits | None = None
+        self._pending = 0
         self._make_grid(
             State(Nodes(np.zeros(1), np.ones(1, bool), self._mirrored), np.zeros(1), np.zeros(1), 1.0, 0.0)
         )
@@ -163,16 +179,22 @@ class Chain:
     @property
     def state(self) -> State:
         """The law at the present length."""
-        zero, still = self._step.zero, 0.0
+        zero, still, alone = self._step.zero, 0.0, None
         rho, m = self._rho, self._m
         if zero is not None:
             still, rho, m = float(rho[zero]), np.delete(rho, zero), np.delete(m, zero)
-        return State(self._step.nodes, rho, m, still, self._noise)
+        if self._start is not None:
+            values, weights, errors = self._start.single
+            still, alone = self._start.none, (values, self._start.one * weights, errors)
+        return State(self._step.nodes, rho, m, still, self._noise, alone)
 
     @property
-    def low_bits(self) -> Array:
-        """How often the sums about each node are odd multiples of 1, 2 or 4 quanta, or multiples of 8 [levels, nodes]."""
-        return self._step.low_bits.levels(max(self.n, 1.0))
+    def low_bits(self) -> tuple[Array, Array]:
+        """How often sums about each node are odd multiples of 1, 2, 4, … quanta [levels, nodes], and those that err."""
+        if self._carried is not None:
+            return self._carried.weights()
+        levels = self._step.low_bits.levels(max(self.n, 1.0))
+        return levels, levels
 
     def run(self, n: float, *, stop: bool = False) -> None:
         """Carry on to at least ``n`` additions, or with ``stop`` to exactly ``n``."""
@@ -209,7 +231,7 @@ class Chain:
     def _next_leap(self) -> int:
         density = self.adder.law.density
         if self.n * density < _EXPLICIT - 0.5:
-            return max(1, int(0.5 / density))
+            return max(1, int((0.5 if self._start is None or self._start.mass < _RARE else 0.125) / density))
         per_octave = _LEAPS_PER_OCTAVE if self.n < _LATE else _LEAPS_PER_OCTAVE_LATE
         count: int = 2 ** int(math.log2(self.n / per_octave))
         drift = abs(self._rows[-1][1] - self._rows[-2][1]) / (self._rows[-1][0] - self._rows[-2][0])
@@ -218,47 +240,74 @@ class Chain:
         return count
 
     def _advance(self, count: int) -> None:
+        start, entering = (None, NOTHING) if self._start is None else self._start.after(count)
         while True:
-            rho, m, noise = self._explicit() if count == 1 else self._leap(count)
+            new_rho, new_m = self._entering
+            rho, m = self._rho + entering.before * new_rho, self._m + entering.before * new_m
+            rho, m, noise = self._explicit(rho, m) if count == 1 else self._leap(count, rho, m)
+            rho, m = rho + entering.after * new_rho, m + entering.after * new_m
             edge = np.abs(rho[-2:]).sum() + (0.0 if self._mirrored else np.abs(rho[:2]).sum())
             if edge <= _EDGE_MASS * rho.sum() or not self._may_widen:
                 break
             self._make_grid(self.state, widen=True)
-        self._rho, self._m, self._noise = rho, m, noise
+        self._carry(count, entering.before + entering.after)
         self.n += count
+        self._rho, self._m, self._noise, self._start = rho, m, noise + entering.noise, start
         self._record()
         if self._spread > _GROWTH * self._grid_spread:
             self._make_grid(self.state)
             if self.n <= _TRAIL_UP_TO:
                 self._trail.append(self._copied({}))
 
-    def _explicit(self) -> tuple[Array, Array, float]:
-        rho, m = self._rho, self._m
+    def _carry(self, count: int, entered: float) -> None:
+        """Carry low bits over ``count`` additions; later on they hardly change, and one in many is enough."""
+        if self._carried is None:
+            return
+        many = self.n * self.adder.law.density >= _EVERY
+        self._pending += count
+        if not many or _EVERY * self._pending >= 2 * self.n:
+            errors = None
+            if self._carried.leans:
+                made = self._step.made(self._errors_over(1)[0], self._rho)
+                errors = self._m, made
+            self._carried = self._carried.after(self._rho, errors, 1 if many else count, entered)
+            self._pending = 0
+        if (self.n + count) * self.adder.law.density >= _CARRIED:
+            self._carried = None
+
+    def _explicit(self, rho: Array, m: Array) -> tuple[Array, Array, float]:
         weights, error, power = self._errors_over(1)
         noise = self._noise + float(power @ rho + 2 * error @ m)
-        drift = self._step.drift @ (weights * rho).ravel()
+        drift = self._step.made(weights, rho)
         return self._move @ rho, self._move_odd @ m + drift, noise
 
     def _errors_over(self, count: int) -> tuple[Array, Array, Array]:
-        """Return low bits' weights, error and power amid the next ``count`` additions; they change slowly with n."""
-        n = 2.0 ** (round(4 * math.log2(self.n + (count - 1) / 2)) / 4) if self.n else 0.0
+        """Return low bits' weights, and error of erring sums and power of all, amid the next ``count`` additions."""
+        step = self._step
+        if self._carried is not None:
+            weights, erring = map(step.filled, self._carried.weights(leaving=True))
+            return weights, (step.error * erring).sum(0), (step.power * weights).sum(0)
+        n = (
+            2.0 ** (round(4 * math.log2(self.n + (count - 1) / 2)) / 4) if self.n else 0.0
+        )  # they change slowly with n
         if n != self._errors_at:
-            self._errors = self._step.errors_after(n)
+            weights = step.filled(step.low_bits.weights(n))
+            self._errors = weights, (step.error * weights).sum(0), (step.power * weights).sum(0)
             self._errors_at = n
         return self._errors
 
-    def _leap(self, count: int) -> tuple[Array, Array, float]:
+    def _leap(self, count: int, rho: Array, m: Array) -> tuple[Array, Array, float]:
         """Make ``count`` additions at once: the rational function of docs/evolution.md §4, by complex solves."""
         if count not in self._factors:
             self._factors[count] = self._factorise(count)
         even, odd, pole, residue = self._factors[count]
         band = self._step.band
         weights, error, power = self._errors_over(count)
-        rho, _ = lapack.zgbtrs(even[0], band, band, self._rho.astype(complex), even[1])
-        drift = self._step.drift @ (weights * rho).ravel()
-        m, _ = lapack.zgbtrs(odd[0], band, band, self._m + drift / pole, odd[1])
-        noise = self._noise + (power @ rho + 2 * error @ m) / pole
-        return 2 * (residue * rho).real, 2 * (residue * m).real, 2 * float((residue * noise).real)
+        even_part, _ = lapack.zgbtrs(even[0], band, band, rho.astype(complex), even[1])
+        drift = self._step.made(weights, even_part)
+        odd_part, _ = lapack.zgbtrs(odd[0], band, band, m + drift / pole, odd[1])
+        noise = self._noise + (power @ even_part + 2 * error @ odd_part) / pole
+        return 2 * (residue * even_part).real, 2 * (residue * odd_part).real, 2 * float((residue * noise).real)
 
     def _factorise(self, count: int) -> tuple[Factors, Factors, complex, complex]:
         """Factorise I − G/z at the pole z of the [1/2] Padé approximant of (1 + z)^count, G = move − I."""
@@ -279,12 +328,14 @@ class Chain:
 
     def _record(self) -> None:
         x, rho, m = self._x, self._rho, self._m
-        total = float(rho.sum())
-        mean = 0.0 if self._mirrored else float(rho @ x) / total
-        variance = float(rho @ (x - mean) ** 2) / total
-        bias = 0.0 if self._mirrored else float(m.sum()) / total
+        start = Start(self.adder.law, self.adder.rounder, 0.0) if self._start is None else self._start
+        total = float(rho.sum()) + start.mass
+        mean = 0.0 if self._mirrored else (float(rho @ x) + start.moments(0.0)[0]) / total
+        _, square, error, crossed = start.moments(mean)
+        variance = (float(rho @ (x - mean) ** 2) + square) / total
+        bias = 0.0 if self._mirrored else (float(m.sum()) + error) / total
         self._spread = math.sqrt(max(variance, self._unit**2))
-        covariance = float(m @ (x - mean)) / total
+        covariance = (float(m @ (x - mean)) + crossed) / total
         self._rows.append((self.n, mean, variance, bias, covariance, self._noise, 1 - total))
 
     def _make_grid(self, state: State, *, widen: bool = False) -> None:
@@ -299,7 +350,7 @@ class Chain:
         nodes = make_nodes(self.adder.rounder.format, low, high, self._spread, self._unit, mirrored=self._mirrored)
         rho, m = transferred(nodes, x, state.rho, state.m)
         zero = int(np.searchsorted(nodes.x, 0.0)) if nodes.x[0] <= 0 <= nodes.x[-1] else None
-        if zero is not None and state.still > _LEAST:
+        if zero is not None and self._start is None and state.still > _LEAST:
             rho, m = np.insert(rho, zero, state.still), np.insert(m, zero, 0.0)
             self._x = np.insert(nodes.x, zero, 0.0)
         else:
@@ -307,6 +358,14 @@ class Chain:
         self._rho, self._m = rho, m
         self._step = build_transitions(self.adder, nodes, max(2.0 * self.n, 1.0), with_zero=zero is not None)
         self._grid_spread, self._errors_at = self._spread, -1.0
+        if self.adder.uniform and (self.n == 0 or self._carried is not None):
+            self._carried = CarriedBits(nodes, zero, self.adder.rounder, self.adder.law, self._carried)
+        self._entering = np.zeros_like(rho), np.zeros_like(m)
+        if self._start is not None:
+            pairs = self._start.pairs
+            self._entering = transferred(nodes, pairs.values, pairs.mass, pairs.error)
+            if self._carried is not None:
+                self._carried.expect(pairs.values, pairs.mass, pairs.error)
         self._factors = {}
         self._move = banded_matrix(self._step.move, self._step.band)
         self._move_odd = banded_matrix(self._step.move_odd, self._step.band) if self._mirrored else self._move

@@ -20,7 +20,7 @@ from partialsum.theory.products import ProductLaw
 
 Array = NDArray[np.float64]
 
-LEVELS = 5
+LEVELS = 6
 """Remainders are followed modulo 2, 4, 8, … 2^LEVELS quanta."""
 
 

@@ -27,6 +27,8 @@ _COARSEST = 1 / 4
 _RESOLVED = 1 / 2
 """Spacing at the ends of a binade over the product's root mean square (or one quantum, where that is more)."""
 _GROWTH = 0.25
+_WIDE = 4
+"""Quanta between nodes from which the end of a binade has a node on either side, not one for both."""
 _SWAMPING = 0.25
 """Quantum over the product's root mean square from which every binade is resolved, however narrow."""
 
@@ -68,12 +70,21 @@ def make_nodes(
     if low < 0:
         sides.append(-_positive(fmt, max(-high, 0.0), -low, spread, unit))
     x = np.unique(np.concatenate(sides))
-    x = x[np.abs(x) <= fmt.max]
+    x = _straddling(x[np.abs(x) <= fmt.max], fmt)
     up, down = np.append(np.diff(x), 0.0), np.append(0.0, np.diff(x))  # the outermost look inwards only
     inward = quantum_of(fmt, np.nextafter(x, 0.0))
     outward = quantum_of(fmt, x)
     next_up, next_down = np.where(x >= 0, outward, inward), np.where(x <= 0, outward, inward)
     return Nodes(x, (up <= next_up) & (down <= next_down), mirrored)
+
+
+def _straddling(x: Array, fmt: FloatFormat) -> Array:
+    """Replace nodes at the ends of binades by two, half a gap to either side: numbers on one side have other low bits."""
+    gap = np.diff(x, prepend=-np.inf, append=np.inf)
+    left, right = gap[:-1], gap[1:]
+    ends = np.abs(np.frexp(x)[0]) == 0.5
+    ends &= (np.minimum(left, right) >= _WIDE * quantum_of(fmt, x)) & (np.maximum(left, right) <= np.abs(x) / 4)
+    return np.unique(np.concatenate([x[~ends], (x - left / 2)[ends], (x + right / 2)[ends]]))
 
 
 def _positive(fmt: FloatFormat, first: float, last: float, spread: float, unit: float) -> Array:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from partialsum.theory.nodes import Nodes
 
@@ -68,3 +69,13 @@ def transferred(nodes: Nodes, x: Array, even: Array, odd: Array) -> tuple[Array,
         out += np.bincount(corner.place, even * share, nodes.size)
         out_odd += np.bincount(corner.place, sign * odd * share * corner.odd, nodes.size)
     return out, out_odd
+
+
+def banded_rows(dense: Array) -> sparse.csr_array:
+    """Return the sparse matrix [states, blocks · states] of ``dense`` [to, block, band], the band counted from ``to``."""
+    size, blocks, width = dense.shape
+    row, place = np.nonzero(dense.reshape(size, -1))
+    shift = np.add.outer(size * np.arange(blocks), np.arange(width) - width // 2).ravel()
+    starts = np.append(0, np.cumsum(np.bincount(row, minlength=size)))
+    data = dense.reshape(size, -1)[row, place]
+    return sparse.csr_array((data, shift[place] + row, starts), shape=(size, blocks * size))

@@ -193,7 +193,7 @@ class CachedChain:
                 if chain is None:
                     chain = Chain(self._adder)
                     chain.run(n, stop=True)
-                self._laws[n] = state_law(chain.state, self._adder.rounder.format, f"sum of {n}", chain.low_bits)
+                self._laws[n] = state_law(chain.state, self._adder.rounder.format, f"sum of {n}", *chain.low_bits)
             return self._laws[n]
 
 
@@ -248,17 +248,18 @@ _ALL_UP_TO = 8.0
 """Numbers between two nodes up to which all of them are listed."""
 
 
-def state_law(state: State, fmt: FloatFormat, name: str, levels: Array) -> ProductLaw:
+def state_law(state: State, fmt: FloatFormat, name: str, levels: Array, erring: Array) -> ProductLaw:
     """Return the law of a chain's sum as a law of products.
 
     A node that stands for the numbers around it becomes some of them: all, or pairs at distances that run through a
     low-discrepancy sequence, in such shares that odd multiples of 1, 2, 4, … quanta are as frequent as ``levels``
-    [LEVELS + 1, nodes] says. What that adds to the second moment is taken off beforehand.
+    [LEVELS + 1, nodes] says, and ``erring`` of the share they have in the errors. What that adds to the second moment is
+    taken off beforehand.
     """
     x, exact, rho, m = state.nodes.x, state.nodes.exact, state.rho, state.m
     if state.nodes.mirrored:
         x, exact = np.concatenate([-x[:0:-1], x]), np.concatenate([exact[:0:-1], exact])
-        levels = np.concatenate([levels[:, :0:-1], levels], axis=1)
+        levels, erring = (np.concatenate([part[:, :0:-1], part], axis=1) for part in (levels, erring))
         rho, m = (
             np.concatenate([rho[:0:-1] / 2, rho[:1], rho[1:] / 2]),
             np.concatenate([-m[:0:-1], [0.0], m[1:]]) / 2,
@@ -266,46 +267,58 @@ def state_law(state: State, fmt: FloatFormat, name: str, levels: Array) -> Produ
     gap = np.diff(x)
     room = np.minimum(np.append(gap, gap[-1]), np.insert(gap, 0, gap[0]))
     quantum = quantum_of(fmt, x)
-    share, offset = _offsets(np.where(exact, 1.0, np.maximum(np.floor(room / quantum), 1.0)), levels)
+    share, erring_share, offset = _offsets(
+        np.where(exact, 1.0, np.maximum(np.floor(room / quantum), 1.0)), levels, erring
+    )
     offset = offset * quantum[:, None]
     mass = _sharpened(rho, x, (share * offset**2).sum(1))
     keep = mass > 1e-18 * mass.sum()
-    error = np.where(keep, m / np.where(keep, mass, 1.0), 0.0)
     values = (x[:, None] + offset)[keep].ravel()
     weights = (mass[:, None] * share)[keep].ravel()
-    errors = np.broadcast_to(error[:, None], offset.shape)[keep].ravel()
+    errors = (m[:, None] * erring_share)[keep].ravel() / np.where(weights > 0, weights, np.inf)
     if state.still > 0:
         values, weights, errors = np.append(values, 0.0), np.append(weights, state.still), np.append(errors, 0.0)
+    if state.alone is not None:
+        values, weights, errors = (
+            np.concatenate(both) for both in zip((values, weights, errors), state.alone, strict=True)
+        )
     return ProductLaw(values, weights, name, errors, state.noise)
 
 
-def _offsets(numbers: Array, levels: Array) -> tuple[Array, Array]:
-    """Return shares and signed offsets [nodes, columns] of the numbers that stand for ``numbers`` about each node."""
+def _offsets(numbers: Array, levels: Array, erring: Array) -> tuple[Array, Array, Array]:
+    """Return shares, in errors too, and signed offsets [nodes, columns] of numbers that stand for those about each node."""
     columns = max(2 * LEVELS + 2, int(_ALL_UP_TO) + 1)
     share, offset = np.zeros((numbers.size, columns)), np.zeros((numbers.size, columns))
     share[:, 0] = 1.0
+    erring_share = share.copy()
     for i, g in enumerate(numbers):
         if g <= 1:
             continue
         if g <= _ALL_UP_TO:
-            half = int(g) // 2
-            a = np.arange(-half, half + 1, dtype=np.float64)
-            level = _level(a)
-            w = np.where(np.abs(a) == g / 2, 0.5, 1.0) * levels[level, i] * _FREQUENCY[level]
-            if w.sum() == 0:
-                w = np.ones_like(a)
+            a, w, v = _all_about(int(g), levels[:, i], erring[:, i])
         else:
             u = (_GOLDEN * (abs(i - numbers.size // 2) + 1)) % 1.0
             side = _of_level(u * g / 2)
-            a = np.concatenate([side, -side])
-            w = np.tile(levels[:, i], 2)
+            a, w, v = np.concatenate([side, -side]), np.tile(levels[:, i], 2), np.tile(erring[:, i], 2)
+        v = np.where(w > 0, v, 0.0)
         offset[i, : a.size], share[i, : a.size] = a, w / w.sum()
-        share[i, a.size :] = 0.0
-    return share, offset
+        erring_share[i, : a.size] = v / v.sum() if v.sum() > 0 else w / w.sum()
+    return share, erring_share, offset
 
 
-_FREQUENCY = 2.0 ** np.minimum(np.arange(LEVELS + 1) + 1, LEVELS)
-"""One over how often a number is of each level where all numbers are equally likely."""
+def _all_about(numbers: int, *laws: Array) -> tuple[Array, ...]:
+    """Return offsets of all ``numbers`` about a node and, by each law of levels, their weights.
+
+    The node is a multiple of as many quanta: what is even more often is its own.
+    """
+    half = numbers // 2
+    a = np.arange(-half, half + 1, dtype=np.float64)
+    whole = int(math.log2(numbers))
+    level = np.minimum(_level(a), whole)
+    frequency = np.append(2.0 ** (whole - 1 - np.arange(whole)), 1.0)
+    ends = np.where(np.abs(a) == numbers / 2, 0.5, 1.0)
+    weights = [ends * (np.append(law[:whole], law[whole:].sum()) / frequency)[level] for law in laws]
+    return a, *(w if w.sum() > 0 else ends for w in weights)
 
 
 def _level(number: Array) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ from partialsum.theory.additions import Additions, BinnedLaw, additions, binned,
 from partialsum.theory.grids import Rounder, quantum_of
 from partialsum.theory.lowbits import LEVELS, LowBits
 from partialsum.theory.nodes import Nodes
-from partialsum.theory.placing import MAX_REACH, corners
+from partialsum.theory.placing import MAX_REACH, banded_rows, corners
 from partialsum.theory.products import ProductLaw
 from partialsum.theory.standins import StandIns, deep_groups, deep_inside, even_shares, stand_ins
 
@@ -38,8 +38,9 @@ class Transitions:
     """One step among the states: the ``nodes`` and, unless ``zero`` is None, at that place the exact zero of the start.
 
     Matrices are banded: entry [band + j − i, i] belongs to i → j. ``move`` carries laws, ``move_odd`` mean errors
-    (the same unless the nodes are mirrored). ``drift`` [states, levels · states] makes mean errors out of laws that
+    (the same unless the nodes are mirrored). ``drift`` [states, groups · states] makes mean errors out of laws that
     are split by the level of their low bits (:mod:`partialsum.theory.lowbits`), whose weights ``low_bits`` knows;
+    ``groups`` [groups, levels] marks levels that are told apart or taken together;
     ``error`` [levels, states] is E[δ | i], ``power`` E[δ² | i]; ``lost`` is the probability to overflow.
     """
 
@@ -49,17 +50,19 @@ class Transitions:
     move: Array
     move_odd: Array
     drift: sparse.csr_array
+    groups: Array
     error: Array
     power: Array
     lost: Array
     low_bits: LowBits
 
-    def errors_after(self, n: float) -> tuple[Array, Array, Array]:
-        """Return the levels' weights [levels, states] after ``n`` additions, and the average ``error`` and ``power``."""
-        weights = self.low_bits.weights(n)
-        if self.zero is not None:
-            weights = np.insert(weights, self.zero, 1 / (LEVELS + 1), axis=1)
-        return weights, (self.error * weights).sum(0), (self.power * weights).sum(0)
+    def made(self, weights: Array, rho: Array) -> Array:
+        """Return the mean errors an addition makes of the law ``rho`` whose levels have ``weights`` [levels, states]."""
+        return np.asarray(self.drift @ ((self.groups @ weights) * rho).ravel())
+
+    def filled(self, weights: Array) -> Array:
+        """Return levels' weights [levels, states] given for nodes."""
+        return weights if self.zero is None else np.insert(weights, self.zero, 1 / (LEVELS + 1), axis=1)
 
 
 @dataclass(frozen=True)
@@ -213,14 +216,8 @@ class Table:
         move_odd = (
             np.bincount(flat, odd, move.size).reshape(shape).astype(np.float64) if self._nodes.mirrored else move
         )
-        drift = np.zeros((LEVELS + 1, *shape))
-        for levels, parts in self._drifts.items():
-            flat, value = (np.concatenate(column) for column in zip(*parts, strict=True))
-            drift[list(levels)] += np.bincount(flat, value, move.size).reshape(shape)
-        used = np.flatnonzero((move != 0).any(1) | (drift != 0).any((0, 2)))
-        band = int(np.abs(used - _BAND).max())
+        band = int(np.abs(np.flatnonzero((move != 0).any(1)) - _BAND).max())
         keep = slice(_BAND - band, _BAND + 1 + band)
-        side = sparse.hstack([banded_matrix(part[keep], band) for part in drift], format="csr")
         lost = np.maximum(1 - self._kept, 0.0)
         return Transitions(
             self._nodes,
@@ -228,12 +225,22 @@ class Table:
             band,
             move[keep],
             move_odd[keep],
-            side,
+            self._drift(),
+            np.array([[level in group for level in range(LEVELS + 1)] for group in self._drifts], dtype=np.float64),
             self._error,
             self._power,
             lost,
             low_bits,
         )
+
+    def _drift(self) -> sparse.csr_array:
+        """Return the errors' matrix [states, groups · states]."""
+        width = 2 * _BAND + 1
+        dense = np.empty((self._size, len(self._drifts), width))
+        for group, parts in enumerate(self._drifts.values()):
+            flat, value = (np.concatenate(column) for column in zip(*parts, strict=True))
+            dense[:, group] = np.bincount(flat, value, self._size * width).reshape(self._size, width)
+        return banded_rows(dense)
 
     def _full(self, place: Index) -> Index:
         return place + (place >= self._shift)
@@ -253,15 +260,17 @@ class Table:
         for corner in corners(self._nodes, sign * end, home):
             a, b = start - corner.others[0], start - corner.others[1]
             product, total = a * b * corner.scale, (a + b) * corner.scale
-            flat = np.ravel(base + self._size * self._full(corner.place))
+            to = self._full(corner.place)
+            flat = np.ravel(base + self._size * to)
             m0, m1, m2 = whole.moves
             even = m0 * product + sign * m1 * total + m2 * corner.scale
             self._moves.append((flat, even.ravel(), (sign * corner.odd * even).ravel()))
+            entry = np.ravel(2 * _BAND * to + source[:, None] + _BAND)  # row, then band
             for kind in kinds:
                 d0, d1, d2 = levels[kind].drifts
                 part = sign * d0 * product + d1 * total + sign * d2 * corner.scale
                 alike = tuple(level for level in range(LEVELS + 1) if _like(level, kinds) == kind)
-                self._drifts[alike].append((flat, np.ravel(corner.odd * part)))
+                self._drifts[alike].append((entry, np.ravel(corner.odd * part)))
         self._kept[source] += whole.kept
         for level in range(LEVELS + 1):
             like = levels[_like(level, kinds)]

@@ -31,13 +31,13 @@ function drawAnswer(state) {
   const cards = [
     card("SNR", decibels(verdict.snr), verdict.snr === Infinity ? "no error can be told" : errorWords(verdict.snr), "snr", verdict.snr),
     card("Gain", gain.toFixed(3), gain < 0.995 ? `${sharePercent(1 - gain)} of the signal is gone` : "the signal is whole", "gain", gain),
-    card("VRR", vrr.toFixed(3), hasFormula(state) ? `formula of 2019: ${formulaVrr(state, state.k).toFixed(3)}` : "noise counts as variance", "vrr", vrr),
+    card("VRR", varianceText(vrr), hasFormula(state) ? `formula of 2019: ${formulaVrr(state, state.k).toFixed(3)}` : "noise counts as variance", "vrr", vrr),
   ];
   if (state.unit === null) {
     const evolved = bitsText(bitsForSnr(state, state.k, state.target));
     const formula = bitsForV(state, state.k);
     cards.push(card("Bits that suffice", evolved, `for ${state.target} dB; formula of 2019: ${formula || `over ${WIDEST}`}`, "bits", formula));
-  } else {
+  } else if (unitOf(state.unit).intervals.length > 1) {
     const longest = longestPromotion(state);
     cards.push(card("Promote every", longest, `products, to keep ${state.target} dB`, "promote"));
   }
@@ -64,7 +64,7 @@ function powerOfTen(share) {
 
 function sentence(state, { snr, ok, margin, needText }) {
   const products = state.density === 1 ? "products" : `products, ${sharePercent(1 - state.density)} of them zero,`;
-  const head = `Sums of ${grouped(state.k)} ${state.inputs} ${products} in ${accumulatorName(state)} keep ${decibels(snr)}`;
+  const head = `Sums of ${grouped(state.k)} ${state.inputs} ${products} in ${accumulatorName(state)} ${snr === Infinity ? "show no error" : `keep ${decibels(snr)}`}`;
   if (byFormula(state)) {
     const bits = `${state.bits} mantissa bits`;
     return ok
@@ -132,8 +132,10 @@ function drawCost(state) {
   if (pinned) rows.push({ name: `pinned: ${settingName(state.pin)}`, cost: pinned });
   rows.push({ name: `e${data.exp_bits}m23 (float32), ${state.inputs}`, cost: whole });
   const energies = energyOf(own).map((energy, i) => energyOf(whole)[i] / energy);
-  const ends = [Math.min(...energies), Math.max(...energies)].map(ratio);
-  const band = ends[0] === ends[1] ? ends[0] : `${ends[0]} to ${ends[1]}`;
+  const ends = [Math.min(...energies), Math.max(...energies)];
+  const both = ends.every((end) => end >= 1.05) && ratio(ends[0]) !== ratio(ends[1]);
+  const words = [...new Set(ends.map(ratio))].join(" to ");
+  const band = both ? `${ends[0].toPrecision(2)} to ${ratio(ends[1])}` : words;
   summary.textContent = `Against float32 accumulation, a multiply-add of ${accumulatorName(state)} takes ${ratio(areaOf(whole) / areaOf(own))} area and ${band} energy.`;
   const largest = Math.max(...rows.map(({ cost }) => areaOf(cost)));
   const hottest = Math.max(...rows.map(({ cost }) => Math.max(...energyOf(cost))));

@@ -16,7 +16,10 @@ function decibels(snr) {
   return `${snr.toFixed(1).replace("-", "−")} dB`;
 }
 
-const sharePercent = (share) => (share >= 0.0995 ? `${Math.round(100 * share)} %` : `${(100 * share).toPrecision(2)} %`);
+const sharePercent = (share) => (share > 0.995 && share < 0.9999 ? "over 99 %" : share >= 0.0995 ? `${Math.round(100 * share)} %` : `${(100 * share).toPrecision(2)} %`);
+
+// Noise can make the variance any multiple; the tables hold it up to 3.
+const varianceText = (vrr) => (vrr > 3 ? "over 3" : vrr.toFixed(3));
 
 // Tables leave out the widths between the last two; an answer there is a range.
 function bitsText(bits) {

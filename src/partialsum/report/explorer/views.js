@@ -3,7 +3,7 @@
 const SHOWN = {
   snr: { name: "SNR", unit: "SNR (dB)", say: decibels },
   gain: { name: "gain", unit: "gain (share of the signal)", say: (value) => value.toFixed(3) },
-  vrr: { name: "VRR", unit: "VRR (share of the variance)", say: (value) => value.toFixed(3) },
+  vrr: { name: "VRR", unit: "VRR (share of the variance)", say: varianceText },
 };
 const PASSES = ["forward", "grad_input", "grad_weight"];
 
@@ -81,7 +81,7 @@ function drawKept(chart, state) {
   const marks = data.networks.length ? ` Marks on the axis are the sums of ${network(state).name}.` : "";
   const limit = formula
     ? "The dashed vertical line is where the formula of 2019 (v < 50) stops trusting this width: it knows lengths, chunks and density, but no rounding."
-    : "The formula of 2019 describes registers, not matrix units.";
+    : "The formula of 2019 is shown for registers of your own; matrix units it does not describe.";
   document.getElementById("kept-note").textContent = `${limit}${marks} Click to choose a length.`;
 }
 
