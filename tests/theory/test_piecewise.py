@@ -120,6 +120,14 @@ def test_prefixes_are_the_sums_first_products() -> None:
     assert abs(there[1]) < 0.02 * back
 
 
+def test_sums_that_come_back_do_so_in_every_draw() -> None:
+    """Significands are drawn anew, which leaves a twenty-fifth of independent products' variance."""
+    there = normals(256, 256, 8)
+    p = np.concatenate([there, -there], axis=1)
+    found = ps.predict(512, "e8m8", ps.PiecewiseLaw.from_products(p))
+    assert float(found.std) ** 2 / (512 * np.mean(p.astype(np.float64) ** 2)) == pytest.approx(0.042, abs=0.01)
+
+
 def test_wide_operands_are_added_as_two() -> None:
     """Products of float32 operands have more bits than float32 carries."""
     narrow = ps.PiecewiseLaw.from_products(normals(512, 128))
