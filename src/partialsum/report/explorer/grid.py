@@ -16,7 +16,7 @@ from partialsum.report.predictions import Summands
 from partialsum.report.units import takes_operands
 
 OCTAVES = (2, 24)
-"""The lengths of the tables reach from 2^2 to 2^24, with two knots to the octave."""
+"""The lengths of the tables reach from 2^2 to 2^24, with four knots to the octave."""
 
 EXP_BITS = 8
 """Exponent bits of the page's registers: no sum of these products leaves their range."""
@@ -37,7 +37,7 @@ _UNIT_INPUTS = {
 def knots() -> NDArray[np.int64]:
     """Return the lengths at which the tables are filled."""
     first, last = OCTAVES
-    return np.round(2.0 ** (np.arange(2 * first, 2 * last + 1) / 2)).astype(np.int64)
+    return np.unique(np.round(2.0 ** (np.arange(4 * first, 4 * last + 1) / 4)).astype(np.int64))
 
 
 @dataclass(frozen=True, slots=True)

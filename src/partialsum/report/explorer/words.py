@@ -6,7 +6,7 @@ ASSUMPTIONS = (
     "Every point was computed by partialsum: SNR, gain and VRR of sums as ps.predict has them (rounding, "
     "alignment and promotion followed step by step), the formula's VRR and widths as ps.vrr and ps.min_man_bits "
     "have them (Sakr et al., ICLR 2019, Theorem 1), costs as ps.mac_cost has them. This page only looks up.",
-    "Tables hold two lengths to the octave; between them the page is linear in log k. That is within 0.2 dB of "
+    "Tables hold four lengths to the octave; between them the page is linear in log k. That is within 0.2 dB of "
     "ps.predict for sums of 64 products and more that keep 100 dB or less, and within 0.02 in gain and in VRR up to 3.",
     "A register with products of density d is read at length d·k and chunk d·chunk, the rule of the 2019 paper. "
     "Where at least 64 products are not zero that is within 1 dB of ps.predict(density=d). Units are for "
