@@ -171,7 +171,7 @@ class CarriedBits:
     def _matrix(self, nodes: Nodes, law: ProductLaw) -> sparse.csr_array:
         """Return where products with each lowest bit move sums to [states, exponents · states]."""
         size, width = self._x.size, 2 * _BAND + 1
-        bins = binned(law, float(np.diff(nodes.x).min()))
+        bins = binned(law, 2 * float(np.diff(nodes.x).min()))
         counts = np.diff(np.append(bins.starts, law.values.size))
         kind = np.repeat(np.arange(bins.starts.size), counts) * self._count + self._lowest_bit(law.values)
         mass = np.bincount(kind, law.weights)

@@ -328,10 +328,12 @@ class Chain:
 
     def _record(self) -> None:
         x, rho, m = self._x, self._rho, self._m
-        start = Start(self.adder.law, self.adder.rounder, 0.0) if self._start is None else self._start
-        total = float(rho.sum()) + start.mass
-        mean = 0.0 if self._mirrored else (float(rho @ x) + start.moments(0.0)[0]) / total
-        _, square, error, crossed = start.moments(mean)
+        start = self._start
+        total, first = float(rho.sum()), 0.0
+        if start is not None:
+            total, first = total + start.mass, start.moments(0.0)[0]
+        mean = 0.0 if self._mirrored else (float(rho @ x) + first) / total
+        _, square, error, crossed = (0.0,) * 4 if start is None else start.moments(mean)
         variance = (float(rho @ (x - mean) ** 2) + square) / total
         bias = 0.0 if self._mirrored else (float(m.sum()) + error) / total
         self._spread = math.sqrt(max(variance, self._unit**2))
