@@ -159,6 +159,9 @@ def report(lines: list[dict[str, Any]]) -> None:
         if chosen:
             margin = np.median([line["margin"] for line in chosen])
             print(f"| {name} | {pass_}, {len(chosen)}, ±{margin:.1f} | {agreement(chosen)} |")
+    for pass_ in ps.Pass:
+        chosen = [line for line in lines if line["pass"] == str(pass_)]
+        print(f"| all | {pass_}, {len(chosen)} | {agreement(chosen)} |")
     print(f"| all | {len(lines)} | {agreement(lines)} |")
 
 

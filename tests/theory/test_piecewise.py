@@ -120,6 +120,14 @@ def test_prefixes_are_the_sums_first_products() -> None:
     assert abs(there[1]) < 0.02 * back
 
 
+def test_sums_that_come_back_do_so_in_every_draw() -> None:
+    """Significands are drawn anew, which leaves a twenty-fifth of independent products' variance."""
+    there = normals(256, 256, 8)
+    p = np.concatenate([there, -there], axis=1)
+    found = ps.predict(512, "e8m8", ps.PiecewiseLaw.from_products(p))
+    assert float(found.std) ** 2 / (512 * np.mean(p.astype(np.float64) ** 2)) == pytest.approx(0.042, abs=0.01)
+
+
 def test_wide_operands_are_added_as_two() -> None:
     """Products of float32 operands have more bits than float32 carries."""
     narrow = ps.PiecewiseLaw.from_products(normals(512, 128))
@@ -137,6 +145,11 @@ def test_the_same_arguments_predict_the_same() -> None:
     assert (again.counts == law.counts).all()
     for accumulator in ("e8m6", "e8m6,stochastic"):
         assert ps.predict(law.k, accumulator, again) == ps.predict(law.k, accumulator, law)
+
+
+def test_sums_without_an_error_keep_everything() -> None:
+    found = ps.predict(64, "e8m23", ps.PiecewiseLaw.from_products(np.outer(2.0 ** np.arange(6), np.ones(64))))
+    assert (found.snr_db, found.vrr, found.bias) == (np.inf, pytest.approx(1), 0)
 
 
 def test_zeros_alone_have_nothing_to_lose() -> None:
@@ -158,6 +171,8 @@ LAW = ps.PiecewiseLaw.from_products(np.ones((2, 100)))
         (lambda: ps.predict(64, "int32", LAW), "accumulator must be floating-point or a matrix unit"),
         (lambda: ps.predict(64, "e8m4", LAW, kappa=0.5), "density, mean and kappa are a piecewise law's own"),
         (lambda: ps.predict(64, "e8m4", LAW, density=0.5), "density, mean and kappa are a piecewise law's own"),
+        (lambda: ps.simulate(64, "e8m4", LAW), "product must be one law for all products here"),
+        (lambda: ps.optimal_chunk(64, "e8m4", LAW), "a piecewise law is for predict, its .law for this"),
         (lambda: ps.PiecewiseLaw.from_products(np.ones(3)), "products must be finite numbers"),
         (lambda: ps.PiecewiseLaw.from_products(np.full((1, 2), np.inf)), "products must be finite numbers"),
         (

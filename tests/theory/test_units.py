@@ -49,6 +49,14 @@ def test_units_that_lose_next_to_nothing_of_fp8(accumulator: str) -> None:
     assert ps.predict(256, accumulator, "e4m3fn").snr_db > 120
 
 
+@pytest.mark.parametrize("product", ["e4m3fn", "e5m2"])
+def test_long_sums_of_halves_with_many_low_bits(product: str) -> None:
+    simulated = ps.simulate(2**18, "mi300-fp8", product, sums=128, seed=2)
+    predicted = ps.predict(2**18, "mi300-fp8", product)
+    assert 115 < simulated.snr_db < 130
+    assert predicted.snr_db == pytest.approx(simulated.snr_db, abs=4)  # the low bits of halves are samples
+
+
 @pytest.mark.parametrize("product", ["mxfp8_e4m3", "mxint8", "nvfp4"])
 def test_block_scaled_operands_in_a_narrow_unit(product: str) -> None:
     simulated = ps.simulate(1024, "h100-fp8", product, sums=8192, seed=8)

@@ -197,10 +197,9 @@ def _simulation(
         return float(row[0]) if lengths.ndim == 0 else row.reshape(lengths.shape)
 
     columns = {name: shaped(row) for name, row in zip(_NAMES, values, strict=True)}
-    intervals = {
-        name: (shaped(row - half), shaped(row + half))
-        for name, row, half in zip(_NAMES, values, halves, strict=True)
-    }
+    with np.errstate(invalid="ignore"):  # sums without an error keep infinitely many dB
+        ends = [(row - half, row + half) for row, half in zip(values, halves, strict=True)]
+    intervals = {name: (shaped(low), shaped(high)) for name, (low, high) in zip(_NAMES, ends, strict=True)}
     return Simulation(
         k=int(lengths) if lengths.ndim == 0 else lengths,
         accumulator=acc,

@@ -87,13 +87,14 @@ def group_sum(
     error_power: float,
     name: str,
     low_numbers: float = LOW_NUMBERS,
+    offsets: int = 1,
 ) -> tuple[float, ProductLaw]:
     """Return the probability and the law of the sum of ``count`` products, over signed ``parts``.
 
     Each part is a sign and products whose weights need not sum to 1: the sum over parts of sign · weight^count is the
     probability. All values are multiples of ``quantum``; ``error_power`` is E of the error that products bring along,
     squared. Where sums are too many to be told apart, a grid stands for them, and numbers with their low bits, up to
-    ``low_numbers`` multiples of ``quantum``.
+    ``low_numbers`` multiples of ``quantum``, of which each point of the grid gets ``offsets`` to either side.
     """
     if count == 1:
         return _single(parts, error_power, name)
@@ -116,7 +117,7 @@ def group_sum(
     if total < _LEAST:
         return 0.0, ProductLaw(np.zeros(1), np.ones(1), name)
     low = _residues(parts, count, quantum, min(grain / quantum, 2 * low_numbers, _MOST_RESIDUES))
-    values, weights, errors = _inverse(mass, carried, (size, grain, quantum), low)
+    values, weights, errors = _inverse(mass, carried, (size, grain, quantum), low, offsets)
     return total, ProductLaw(values, weights, name, errors, max(power / total, 0.0))
 
 
@@ -161,6 +162,7 @@ def _inverse(
     carried: NDArray[np.complex128],
     grid: tuple[int, float, float],
     low: Array,
+    offsets: int,
 ) -> tuple[Array, Array, Array]:
     """Return values, probabilities and mean errors from their transforms.
 
@@ -176,8 +178,9 @@ def _inverse(
     odd = 1.0 - low[0]
     if grain <= quantum or half == 0 or odd <= 1e-12:
         return values, weights, error
-    even = (_GOLDEN * (np.abs(place[keep]) + 1)) % 1.0
+    even = (np.arange(offsets)[:, None] + (_GOLDEN * (np.abs(place[keep]) + 1)) % 1.0) / offsets
     offset = (1.0 + np.searchsorted(np.cumsum(folded) / folded.sum(), even)) * quantum
-    triples = np.concatenate([values, values - offset, values + offset])
-    shares = np.concatenate([low[0] * weights, odd / 2 * weights, odd / 2 * weights])
-    return triples, shares, np.tile(error, 3)
+    among = np.concatenate([values[None], values - offset, values + offset])
+    side = np.broadcast_to(odd / (2 * offsets) * weights, offset.shape)
+    shares = np.concatenate([low[0] * weights[None], side, side])
+    return among.ravel(), shares.ravel(), np.tile(error, len(among))

@@ -70,7 +70,7 @@ class JoiningAdder:
         if below:
             unit = 2.0 ** (exponent - self.acc.join_bits)
             fine = max(self._lattice, self._unit(below[0]), unit / 2)
-            probability, law = self._sum(below, fine, _MANY_LOW_NUMBERS)
+            probability, law = self._sum(below, fine, _MANY_LOW_NUMBERS, offsets=4)
             shift = cut(law.values, unit, Rounding.DOWN) - law.values
             power = law.error_power + float(law.weights @ (2 * law.error * shift + shift**2))
             cut_law = ProductLaw(law.values + shift, law.weights, law.name, law.error + shift, power)
@@ -80,14 +80,16 @@ class JoiningAdder:
             cases.append(Case(*self._sum([e], max(unit, self._lattice), LOW_NUMBERS), unit, Rounding.DOWN))
         return cases
 
-    def _sum(self, leaders: list[int], quantum: float, low_numbers: float) -> tuple[float, ProductLaw]:
+    def _sum(
+        self, leaders: list[int], quantum: float, low_numbers: float, offsets: int = 1
+    ) -> tuple[float, ProductLaw]:
         """Return the probability that the leading exponent is one of these, and the law of the sum then."""
         parts = [
             (sign, self._parts.below(e).cut(self._unit(leader), self._alignment))
             for leader in leaders
             for sign, e in ((1.0, leader), (-1.0, leader - 1))
         ]
-        return group_sum(parts, self._pieces, quantum, self._power, self.product.name, low_numbers)
+        return group_sum(parts, self._pieces, quantum, self._power, self.product.name, low_numbers, offsets)
 
     def _unit(self, exponent: int) -> float:
         return 2.0 ** (exponent - self.acc.fraction_bits)
@@ -111,7 +113,7 @@ class JoiningAdder:
         )
         columns: list[tuple[Array, Array, Array, Index]] = []
         for e in half._leaders:
-            probability, law = half._sum([e], max(half._unit(e), self._lattice), LOW_NUMBERS)
+            probability, law = half._sum([e], max(half._unit(e), self._lattice), _MANY_LOW_NUMBERS, offsets=8)
             keep = probability * law.weights > _NEVER * law.weights.max()
             value, weight, error = law.values[keep], probability * law.weights[keep], law.error[keep]
             columns.append((value, weight, error, np.full(value.size, e)))

@@ -96,6 +96,9 @@ def _positive(fmt: FloatFormat, first: float, last: float, spread: float, unit: 
     parts = []
     if first < 2.0**base:
         parts.append(_multiples(step, first, min(last, 2.0**base)))
+        if step > grain:
+            layered = 2.0**base - _thinning(grain, step)
+            parts.append(layered[(layered >= first) & (layered <= last)])
     for k in range(max(base, math.frexp(first)[1] - 1) if first > 0 else base, math.frexp(last)[1]):
         bottom, top = 2.0**k, 2.0 ** (k + 1)
         quantum = 2.0 ** (max(k, fmt.min_exponent) - fmt.man_bits)

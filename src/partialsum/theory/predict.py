@@ -98,6 +98,10 @@ def check_lengths(k: ArrayLike) -> NDArray[np.int64]:
 
 def resolve_product(product: Product, density: float = 1.0, mean: float = 0.0) -> ProductLaw:
     """Return the law of products that a caller's argument means."""
+    if isinstance(product, PiecewiseLaw):
+        raise InputError(
+            "product must be one law for all products here; a piecewise law is for predict, its .law for this"
+        )
     if isinstance(product, ProductLaw):
         if mean:
             raise InputError("mean can only be given for a product named by its formats, not for a law")
