@@ -9,6 +9,7 @@ lowest set bit: adding a product takes the lower one of the two, or, where they 
 from __future__ import annotations
 
 import copy
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,12 +100,14 @@ class CarriedBits:
         for _ in range(count):
             sums, erring = other._laws
             new, new_errors = (part * (entering / count) for part in other._entering)
-            moved = other._normal(other._moved(sums * weights) + new, sums)
             if errors is None:
+                (moved,) = other._moved(sums * weights)
+                moved = other._normal(moved + new, sums)
                 other._laws = moved, moved
             else:
-                grown = other._moved(erring * np.abs(errors[0])) + self._fresh * np.abs(errors[1])
-                grown += new_errors
+                moved, grown = other._moved(sums * weights, erring * np.abs(errors[0]))
+                moved = other._normal(moved + new, sums)
+                grown += self._fresh * np.abs(errors[1]) + new_errors
                 other._laws = moved, other._normal(grown, moved)
         return other
 
@@ -133,13 +136,19 @@ class CarriedBits:
             out[-1, self._zero] = 1.0
         return out
 
-    def _moved(self, law: Array) -> Array:
+    def _moved(self, *laws: Array) -> list[Array]:
         """Add a product: exponents [from product's, state, to] in one sparse matrix, then round."""
-        above = np.cumsum(law[::-1], axis=0)[::-1] - law
-        ends = law.T[None] * _lower(self._count)[:, None, :] + law[:, :, None] * _carries(self._count)[:, None, :]
-        every = np.arange(self._count)
-        ends[every, :, every] += above
-        return self._rounded(np.maximum(self._moves @ ends.reshape(-1, self._count), 0.0).T)
+        every, columns = np.arange(self._count), []
+        for law in laws:
+            above = np.cumsum(law[::-1], axis=0)[::-1] - law
+            ends = (
+                law.T[None] * _lower(self._count)[:, None, :] + law[:, :, None] * _carries(self._count)[:, None, :]
+            )
+            ends[every, :, every] += above
+            columns.append(ends)
+        moved = np.concatenate(columns, axis=2) if len(columns) > 1 else columns[0]
+        found = np.maximum(self._moves @ moved.reshape(-1, len(laws) * self._count), 0.0).T
+        return [self._rounded(part) for part in np.split(found, len(laws))]
 
     def _normal(self, law: Array, otherwise: Array) -> Array:
         total = law.sum(0)
@@ -171,7 +180,7 @@ class CarriedBits:
     def _matrix(self, nodes: Nodes, law: ProductLaw) -> sparse.csr_array:
         """Return where products with each lowest bit move sums to [states, exponents · states]."""
         size, width = self._x.size, 2 * _BAND + 1
-        bins = binned(law, float(np.diff(nodes.x).min()))
+        bins = binned(law, 2 * float(np.diff(nodes.x).min()))
         counts = np.diff(np.append(bins.starts, law.values.size))
         kind = np.repeat(np.arange(bins.starts.size), counts) * self._count + self._lowest_bit(law.values)
         mass = np.bincount(kind, law.weights)
@@ -201,11 +210,13 @@ class CarriedBits:
         return np.clip(place, 0, self._count - 1).astype(np.int64)
 
 
+@lru_cache
 def _lower(count: int) -> Array:
     """Return [product's, sum's]: 1 where the sum's lowest bit is the lower one and stays."""
     return np.tril(np.ones((count, count)), -1)
 
 
+@lru_cache
 def _carries(count: int) -> Array:
     """Return [both's, to]: where the lowest bit goes when two equal ones are added."""
     start, to = np.indices((count, count))

@@ -75,6 +75,8 @@ _EXPLICIT = 32
 _CARRIED, _EVERY = 65, 16
 """Products that are not zero up to which low bits are carried along with the sum, and up to which by every addition."""
 _LEAPS_PER_OCTAVE = 8
+_FEW = 1600
+"""Values of a law up to which it may lack low bits; chunks' sums have more, and all low bits."""
 _RARE = 1e-3
 """Probability of less than two products below which additions are made half a product at a time, not an eighth."""
 _STANDARD_DEVIATIONS = 9.0
@@ -328,10 +330,12 @@ class Chain:
 
     def _record(self) -> None:
         x, rho, m = self._x, self._rho, self._m
-        start = Start(self.adder.law, self.adder.rounder, 0.0) if self._start is None else self._start
-        total = float(rho.sum()) + start.mass
-        mean = 0.0 if self._mirrored else (float(rho @ x) + start.moments(0.0)[0]) / total
-        _, square, error, crossed = start.moments(mean)
+        start = self._start
+        total, first = float(rho.sum()), 0.0
+        if start is not None:
+            total, first = total + start.mass, start.moments(0.0)[0]
+        mean = 0.0 if self._mirrored else (float(rho @ x) + first) / total
+        _, square, error, crossed = (0.0,) * 4 if start is None else start.moments(mean)
         variance = (float(rho @ (x - mean) ** 2) + square) / total
         bias = 0.0 if self._mirrored else (float(m.sum()) + error) / total
         self._spread = math.sqrt(max(variance, self._unit**2))
@@ -358,7 +362,8 @@ class Chain:
         self._rho, self._m = rho, m
         self._step = build_transitions(self.adder, nodes, max(2.0 * self.n, 1.0), with_zero=zero is not None)
         self._grid_spread, self._errors_at = self._spread, -1.0
-        if self.adder.uniform and (self.n == 0 or self._carried is not None):
+        few = self.adder.law.values.size <= _FEW
+        if few and self.adder.uniform and (self.n == 0 or self._carried is not None):
             self._carried = CarriedBits(nodes, zero, self.adder.rounder, self.adder.law, self._carried)
         self._entering = np.zeros_like(rho), np.zeros_like(m)
         if self._start is not None:
