@@ -74,7 +74,7 @@ def transferred(nodes: Nodes, x: Array, even: Array, odd: Array) -> tuple[Array,
 def banded_rows(dense: Array) -> sparse.csr_array:
     """Return the sparse matrix [states, blocks · states] of ``dense`` [to, block, band], the band counted from ``to``."""
     size, blocks, width = dense.shape
-    row, place = np.nonzero(dense.reshape(size, -1))
+    row, place = np.nonzero(dense.reshape(size, -1) != 0)
     shift = np.add.outer(size * np.arange(blocks), np.arange(width) - width // 2).ravel()
     starts = np.append(0, np.cumsum(np.bincount(row, minlength=size)))
     data = dense.reshape(size, -1)[row, place]
