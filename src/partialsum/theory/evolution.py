@@ -85,7 +85,7 @@ _EDGE_MASS = 1e-11
 _LEAST = 1e-15
 _FAR = 1e-9
 _LATE, _LEAPS_PER_OCTAVE_LATE = 10_000, 4
-_GROWTH = 3.0
+_GROWTH = 4.0
 """The law's standard deviation may grow by this factor before the nodes are made anew."""
 _TRAIL_UP_TO = 10**6
 """Additions up to which a chain can be taken up again where nodes were made."""
