@@ -122,7 +122,7 @@ class CarriedBits:
         both = []
         for law in self._laws:
             low = np.where(beyond, 0.0, np.take_along_axis(law, np.minimum(row, self._count - 1), axis=0))
-            out = np.concatenate([low, 1.0 - low.sum(0, keepdims=True)])
+            out = np.concatenate([low, np.maximum(1.0 - low.sum(0, keepdims=True), 0.0)])
             if leaving:
                 out[:, self._edges] = out[:, self._inner]
             both.append(out if self._zero is None else np.delete(out, self._zero, axis=1))
