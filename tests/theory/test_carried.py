@@ -84,3 +84,12 @@ def test_short_sums_of_few_bits_keep_what_was_simulated(point: tuple[str, ...]) 
     for snr_db, row in zip(np.atleast_1d(found.snr_db), rows, strict=True):
         error = (float(row["snr_db_high"]) - float(row["snr_db_low"])) / 2
         assert abs(snr_db - float(row["snr_db_simulated"])) < 0.2 + error, row["k"]
+
+
+@pytest.mark.parametrize("rounding", ["nearest_even", "toward_zero", "stochastic"])
+def test_chunks_of_any_size_are_laws(rounding: str) -> None:
+    """Probabilities of levels are never negative, not by a rounding error either, nor is a chunk of one nothing."""
+    for chunk in (1, 2, 3, 8, 64, 100):
+        for density in (1.0, 0.3):
+            found = ps.predict(1000, Accumulator("e6m6", rounding=rounding, chunk=chunk), density=density)
+            assert 0.0 < found.snr_db < 40.0

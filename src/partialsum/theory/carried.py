@@ -31,6 +31,7 @@ _BELOW, _ABOVE = 7, 9
 _BAND = 48
 """States that a product moves a sum by at most."""
 _NOTHING = 1e-30
+_SINGLE = 4
 
 
 class CarriedBits:
@@ -97,17 +98,26 @@ class CarriedBits:
         expected.
         """
         other, weights = copy.copy(self), np.maximum(rho, _NOTHING)
-        for _ in range(count):
+        steps = (
+            count if count <= _SINGLE else 1
+        )  # sparse products: at most half of one in all, so first order is enough
+        many = count / steps
+        for _ in range(steps):
             sums, erring = other._laws
-            new, new_errors = (part * (entering / count) for part in other._entering)
+            new, new_errors = (part * (entering / steps) for part in other._entering)
             if errors is None:
                 (moved,) = other._moved(sums * weights)
+                moved = np.maximum(sums * weights + many * (moved - sums * weights), 0.0)
                 moved = other._normal(moved + new, sums)
                 other._laws = moved, moved
             else:
-                moved, grown = other._moved(sums * weights, erring * np.abs(errors[0]))
+                before = sums * weights, erring * np.abs(errors[0])
+                moved, grown = (
+                    np.maximum(old + many * (new_one - old), 0.0)
+                    for old, new_one in zip(before, other._moved(*before), strict=True)
+                )
                 moved = other._normal(moved + new, sums)
-                grown += self._fresh * np.abs(errors[1]) + new_errors
+                grown += many * self._fresh * np.abs(errors[1]) + new_errors
                 other._laws = moved, other._normal(grown, moved)
         return other
 
@@ -122,7 +132,7 @@ class CarriedBits:
         both = []
         for law in self._laws:
             low = np.where(beyond, 0.0, np.take_along_axis(law, np.minimum(row, self._count - 1), axis=0))
-            out = np.concatenate([low, 1.0 - low.sum(0, keepdims=True)])
+            out = np.concatenate([low, np.maximum(1.0 - low.sum(0, keepdims=True), 0.0)])
             if leaving:
                 out[:, self._edges] = out[:, self._inner]
             both.append(out if self._zero is None else np.delete(out, self._zero, axis=1))
