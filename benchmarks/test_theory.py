@@ -52,13 +52,13 @@ def test_bits_from_a_cold_start(benchmark: BenchmarkFixture) -> None:
     assert benchmark.stats["min"] < 0.5
 
 
-@pytest.mark.parametrize(("k", "limit"), [(10**6, 0.4), (10**12, 1.0)])
+@pytest.mark.parametrize(("k", "limit"), [(10**6, 0.3), (10**12, 1.0)])
 @pytest.mark.parametrize(
     "accumulator",
     ["e8m4", "e8m8", "e8m12", "e8m12,toward_zero", "e8m12,stochastic", "e8m8,chunk=64", "e8m12,chunk=64"],
 )
 def test_one_evolution(benchmark: BenchmarkFixture, accumulator: str, k: int, limit: float) -> None:
-    """Docs/evolution.md §12, on one quiet core: the goal of 0.3 s for 10^6 is missed by up to a quarter there."""
+    """Docs/evolution.md §12, on one quiet core."""
     ps.predict(100, accumulator, density=0.999)
     benchmark.pedantic(ps.predict, (k, accumulator), setup=clear_cache, rounds=5)
     assert benchmark.stats["min"] < limit
