@@ -247,11 +247,14 @@ EIGHT_BILLION = {
     "eos_token_id": 128001,
 }
 
+# Not ru_maxrss: that of a new process begins with its parent's.
 MEASURE = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from partialsum.workloads.load import load_workload
 workload = load_workload(sys.argv[1], batch=1, seq=4096)
-print(len(workload.layers), max(g.k for g in workload.gemms), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+print(len(workload.layers), max(g.k for g in workload.gemms), peak[1])
 """
 
 
